@@ -1,0 +1,1 @@
+"""The demo: the complexity of every function of the standard library, measured on all cores and on one."""
