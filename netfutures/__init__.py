@@ -1,0 +1,1 @@
+"""concurrent.futures over the network."""

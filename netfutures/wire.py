@@ -1,0 +1,485 @@
+"""Every message that clients, brokers and workers exchange, its fields, and how it becomes frames and comes back.
+
+A message is a list of frames. Frame 0 is a msgpack array: `[kind, connection, sequence, acknowledged, *fields]`. The
+frames after it are payloads that were too large for it. Everybody but the client and the child treats payloads as
+opaque bytes. `decode` validates whatever a peer may send and raises `RemoteProtocolError`; the cores trust what they
+are given. Fields beyond those known here are ignored, so that a later minor version can add some.
+
+`docs/protocol.md` says what each message is for, who sends it and what answers it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
+
+import msgpack
+
+from netfutures.fields import (
+    FRAME,
+    Blob,
+    Blobs,
+    Check,
+    DispatchRanges,
+    FinishedRuns,
+    Flag,
+    Identities,
+    Identity,
+    Integer,
+    Key,
+    Map,
+    Maps,
+    NumberRanges,
+    OnePayload,
+    OptionalPayload,
+    OutputRecords,
+    Payload,
+    PrintedRecords,
+    Reference,
+    ResultsRuns,
+    Seconds,
+    SubmittedRuns,
+    Text,
+    Version,
+    Word,
+    integer,
+)
+from netfutures.limits import CHUNK_BYTES_MAX, FRAME_BYTES_MIN, FRAMES_MAX
+
+
+class RemoteProtocolError(Exception):
+    """The other side broke the protocol: drop that peer and go on."""
+
+
+class LocalProtocolError(Exception):
+    """This side broke the protocol: a bug here."""
+
+
+class Message:
+    """Any message of the protocol."""
+
+    __slots__ = ()
+
+
+M = TypeVar("M", bound=Message)
+
+
+MESSAGES: Final[dict[int, type[Message]]] = {}
+"""Every kind of message, by the number that stands for it on the wire."""
+_CHECKS: Final[dict[type[Message], tuple[Check, ...]]] = {}
+_FIELDS: Final[dict[type[Message], Callable[[Any], Any]]] = {}
+_KINDS: Final[dict[type[Message], int]] = {}
+
+
+def _kind(number: int) -> Callable[[type[M]], type[M]]:
+    def declare(message: type[M]) -> type[M]:
+        assert number not in MESSAGES
+        names = [each.name for each in fields(message)]  # type: ignore[arg-type]  # it is a dataclass below `Message`
+        hints = get_type_hints(message, include_extras=True)
+        MESSAGES[number] = message
+        _KINDS[message] = number
+        _CHECKS[message] = tuple(hints[name].__metadata__[0] for name in names)
+        _FIELDS[message] = _fields_of(names)
+        return message
+
+    return declare
+
+
+def _fields_of(names: Sequence[str]) -> Callable[[Any], Any]:
+    if len(names) > 1:
+        return attrgetter(*names)
+    if names:
+        only = attrgetter(names[0])
+        return lambda message: (only(message),)
+    return lambda message: ()
+
+
+@_kind(1)
+@dataclass(frozen=True, slots=True)
+class ClientHello(Message):
+    """A client opens a session, or comes back to it with a new connection number."""
+
+    protocol: Version
+    session: Identity
+    token: Identity
+    versions: Map
+    reconnect_timeout_s: Seconds
+    settings: Map
+    initializer: OptionalPayload
+
+
+@_kind(2)
+@dataclass(frozen=True, slots=True)
+class WorkerHello(Message):
+    """A worker registers, or comes back, and says what it holds."""
+
+    protocol: Version
+    worker: Identity
+    token: Identity
+    versions: Map
+    host: Text
+    pid: Integer
+    slots: Integer
+    credit_tasks: Integer
+    sessions: Identities
+    held: DispatchRanges
+    finished: DispatchRanges
+
+
+@_kind(3)
+@dataclass(frozen=True, slots=True)
+class Welcome(Message):
+    """The broker accepts a hello."""
+
+    protocol: Version
+    epoch: Word
+    credit_tasks: Integer
+    credit_bytes: Integer
+    lease_s: Seconds
+
+
+@_kind(4)
+@dataclass(frozen=True, slots=True)
+class Refused(Message):
+    """The broker refuses a hello, finally; the reason is for a person."""
+
+    reason: Text
+
+
+@_kind(5)
+@dataclass(frozen=True, slots=True)
+class Who(Message):
+    """The broker does not know this peer (any more), or has seen a gap: say hello with a new connection number."""
+
+
+@_kind(6)
+@dataclass(frozen=True, slots=True)
+class Beat(Message):
+    """The sender is alive; a worker also says how many tasks it wants to hold."""
+
+    credit_tasks: Integer
+
+
+@_kind(7)
+@dataclass(frozen=True, slots=True)
+class Acknowledge(Message):
+    """Nothing but the three numbers in front of it."""
+
+
+@_kind(8)
+@dataclass(frozen=True, slots=True)
+class Goodbye(Message):
+    """The sender leaves in good order and wants nothing that is still under way."""
+
+    reason: Text
+
+
+@_kind(9)
+@dataclass(frozen=True, slots=True)
+class Submit(Message):
+    """Tasks of a client, in runs of the same function; numbers are consecutive in a session."""
+
+    first_epoch: Word
+    blobs: Blobs
+    runs: SubmittedRuns
+
+
+@_kind(10)
+@dataclass(frozen=True, slots=True)
+class Cancel(Message):
+    """Calls back every task of the session that has not started; towards a worker, every one that it holds."""
+
+    request: Integer
+    session: Identity
+
+
+@_kind(11)
+@dataclass(frozen=True, slots=True)
+class TakenBack(Message):
+    """Answer to `Cancel`, from a worker: these have not started and never will."""
+
+    request: Integer
+    dispatched: DispatchRanges
+
+
+@_kind(12)
+@dataclass(frozen=True, slots=True)
+class Cancelled(Message):
+    """Answer to `Cancel`, to the client: these have not started, never will, and are forgotten by the broker."""
+
+    request: Integer
+    numbers: NumberRanges
+
+
+@_kind(13)
+@dataclass(frozen=True, slots=True)
+class Tasks(Message):
+    """Tasks handed to a worker."""
+
+    session: Identity
+    blobs: Blobs
+    runs: SubmittedRuns
+
+
+@_kind(14)
+@dataclass(frozen=True, slots=True)
+class Finished(Message):
+    """Outcomes from a worker, which keeps them until they are released."""
+
+    credit_tasks: Integer
+    runs: FinishedRuns
+
+
+@_kind(15)
+@dataclass(frozen=True, slots=True)
+class Results(Message):
+    """Outcomes to the client; its acknowledgement of this message releases them."""
+
+    runs: ResultsRuns
+
+
+@_kind(16)
+@dataclass(frozen=True, slots=True)
+class Release(Message):
+    """The client has these outcomes: the worker may forget them."""
+
+    dispatched: DispatchRanges
+
+
+@_kind(17)
+@dataclass(frozen=True, slots=True)
+class Stale(Message):
+    """These dispatches are not current: the worker ends them and drops their outcomes."""
+
+    dispatched: DispatchRanges
+
+
+@_kind(18)
+@dataclass(frozen=True, slots=True)
+class Started(Message):
+    """These tasks really run; from a worker."""
+
+    dispatched: DispatchRanges
+
+
+@_kind(19)
+@dataclass(frozen=True, slots=True)
+class Running(Message):
+    """These tasks really run; to the client."""
+
+    numbers: NumberRanges
+
+
+@_kind(20)
+@dataclass(frozen=True, slots=True)
+class Output(Message):
+    """What tasks wrote to stdout (1) and stderr (2), in order with the outcomes; from a worker."""
+
+    records: OutputRecords
+
+
+@_kind(21)
+@dataclass(frozen=True, slots=True)
+class Printed(Message):
+    """What tasks wrote to stdout (1) and stderr (2), in order with the outcomes; to the client."""
+
+    records: PrintedRecords
+
+
+@_kind(22)
+@dataclass(frozen=True, slots=True)
+class Open(Message):
+    """A session whose tasks the worker will get; its children are set up by these settings."""
+
+    session: Identity
+    settings: Map
+    initializer: OptionalPayload
+
+
+@_kind(23)
+@dataclass(frozen=True, slots=True)
+class Close(Message):
+    """A session is over: its children end, its tasks and blobs are forgotten."""
+
+    session: Identity
+    at_once: Flag
+
+
+@_kind(24)
+@dataclass(frozen=True, slots=True)
+class Lost(Message):
+    """A child of a session died: with what certificate, and what it may have been running."""
+
+    session: Identity
+    certificate: Map
+    dispatched: DispatchRanges
+
+
+@_kind(25)
+@dataclass(frozen=True, slots=True)
+class Broken(Message):
+    """The session is broken: all its futures fail with this cause."""
+
+    certificate: Map
+
+
+@_kind(26)
+@dataclass(frozen=True, slots=True)
+class Need(Message):
+    """Send the bytes of a payload from an offset up to a limit; the answer is chunks."""
+
+    session: Identity
+    key: Key
+    offset: Integer
+    limit: Integer
+
+
+@_kind(27)
+@dataclass(frozen=True, slots=True)
+class Chunk(Message):
+    """Bytes of a payload; `abort` means that there is no such payload (any more)."""
+
+    session: Identity
+    key: Key
+    offset: Integer
+    content: OnePayload
+    abort: Flag
+
+
+@_kind(28)
+@dataclass(frozen=True, slots=True)
+class Kill(Message):
+    """Reserved: end these running tasks, gently or not."""
+
+    dispatched: DispatchRanges
+    reason: Text
+
+
+@_kind(29)
+@dataclass(frozen=True, slots=True)
+class Drain(Message):
+    """Reserved: the sender takes no new tasks and will leave when its own are done."""
+
+    grace_s: Seconds
+
+
+@_kind(30)
+@dataclass(frozen=True, slots=True)
+class LogRecords(Message):
+    """Reserved: log records of a worker or a task, for the client."""
+
+    records: Maps
+
+
+@_kind(31)
+@dataclass(frozen=True, slots=True)
+class Progress(Message):
+    """Reserved: progress that tasks report."""
+
+    records: Maps
+
+
+class Envelope(NamedTuple):
+    """A message with the numbers of its connection (see `netfutures.conversation`)."""
+
+    connection: int
+    sequence: int
+    acknowledged: int
+    message: Message
+
+
+_pack = msgpack.Packer(autoreset=True).pack
+
+
+def _lift(payload: Payload, frames: list[Any]) -> Payload:
+    """Moves a payload to a frame of its own and returns the reference that stands for it."""
+    frames.append(payload)
+    return Reference(FRAME, len(frames) - 1, len(payload))
+
+
+def _lift_large(payloads: list[Payload], frames: list[Any]) -> list[Payload]:
+    if max(map(len, payloads)) < FRAME_BYTES_MIN:
+        return payloads
+    return [
+        each if len(each) < FRAME_BYTES_MIN or len(frames) >= FRAMES_MAX else _lift(each, frames) for each in payloads
+    ]
+
+
+def _lift_runs(runs: list[Any], frames: list[Any]) -> list[Any]:
+    return [(*run[:-1], _lift_large(run[-1], frames)) for run in runs]
+
+
+def encode(envelope: Envelope) -> list[Any]:
+    """Frames of a message: the header first, large payloads after it, as they are (not copied)."""
+    connection, sequence, acknowledged, message = envelope
+    frames: list[Any] = [b""]
+    values = _FIELDS[type(message)](message)
+    match message:
+        case Submit(first_epoch, blobs, runs):
+            values = (first_epoch, _lift_blobs(blobs, frames), _lift_runs(runs, frames))
+        case Tasks(session, blobs, runs):
+            values = (session, _lift_blobs(blobs, frames), _lift_runs(runs, frames))
+        case Finished(credit_tasks, runs):
+            values = (credit_tasks, _lift_runs(runs, frames))
+        case Results(runs):
+            values = (_lift_runs(runs, frames),)
+        case Chunk(session, key, offset, content, abort):
+            values = (session, key, offset, _lift(content, frames), abort)
+    frames[0] = _pack((_KINDS[type(message)], connection, sequence, acknowledged, *values))
+    return frames
+
+
+def _lift_blobs(blobs: list[Blob], frames: list[Any]) -> list[Any]:
+    return [(digest, _lift_large([payload], frames)[0], keep) for digest, payload, keep in blobs]
+
+
+def decode(frames: Sequence[Any]) -> Envelope:
+    """The message in these frames.
+
+    Raises `RemoteProtocolError` for anything that is not a whole and valid message, whatever the bytes are.
+    """
+    if not 0 < len(frames) <= FRAMES_MAX:
+        raise RemoteProtocolError(f"a message of {len(frames)} frames")
+    try:
+        header = msgpack.unpackb(frames[0], strict_map_key=True)
+        if type(header) is not list:
+            raise ValueError("the header is not an array")
+        kind, connection, sequence, acknowledged = header[:4]
+        message_type = MESSAGES[kind]
+        checks = _CHECKS[message_type]
+        values = [check(value) for check, value in zip(checks, header[4:], strict=False)]
+        message = message_type(*values)
+        if len(frames) > 1:
+            message = _lower(message, frames)
+        return Envelope(integer(connection), integer(sequence), integer(acknowledged), message)
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, msgpack.UnpackException) as error:
+        raise RemoteProtocolError(f"not a message of this protocol: {type(error).__name__}: {error}"[:200]) from None
+
+
+def _lower(message: Message, frames: Sequence[Any]) -> Message:
+    """Puts the payloads of the frames after the header in their places."""
+
+    def place(payload: Payload) -> Payload:
+        if type(payload) is not Reference or payload.kind != FRAME:
+            return payload
+        content = frames[payload.key]  # type: ignore[index]  # a key of bytes raises TypeError, which is what we want
+        if payload.key == 0 or len(content) > CHUNK_BYTES_MAX:
+            raise ValueError("not a frame of a payload")
+        return content  # type: ignore[no-any-return]  # frames are bytes-like
+
+    match message:
+        case Submit(first_epoch, blobs, runs):
+            return Submit(first_epoch, [(d, place(p), k) for d, p, k in blobs], _place_runs(runs, place))
+        case Tasks(session, blobs, runs):
+            return Tasks(session, [(d, place(p), k) for d, p, k in blobs], _place_runs(runs, place))
+        case Finished(credit_tasks, runs):
+            return Finished(credit_tasks, _place_runs(runs, place))
+        case Results(runs):
+            return Results(_place_runs(runs, place))
+        case Chunk(session, key, offset, content, abort):
+            return Chunk(session, key, offset, place(content), abort)
+    raise ValueError("frames after a header that has no payloads")
+
+
+def _place_runs(runs: list[Any], place: Callable[[Payload], Payload]) -> list[Any]:
+    return [(*run[:-1], [place(each) for each in run[-1]]) for run in runs]
