@@ -1,0 +1,210 @@
+"""A client's session at the broker: what of it waits, what goes back, and what the client may not have yet."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from netfutures.fields import Blob, Numbers, Payload, SubmittedRun
+from netfutures.limits import BATCH_BYTES_MAX, BATCH_TASKS_MAX
+from netfutures.line import Line
+from netfutures.wire import Broken, Cancelled, Message, Printed, RemoteProtocolError, Results
+
+from .run import Dispatch, Piece, Run
+from .task import Event, advance
+
+
+class Outcomes(NamedTuple):
+    """Outcomes of consecutive tasks on their way to the client."""
+
+    first: int
+    payloads: list[Payload]
+    dispatch: Dispatch | None
+    """Where they come from; None when no worker keeps them."""
+    offset: int
+
+
+class Recall:
+    """A `Cancel` of the client that waits for workers."""
+
+    __slots__ = ("awaited", "numbers")
+
+    def __init__(self) -> None:
+        self.awaited: set[bytes] = set()
+        self.numbers: list[Numbers] = []
+
+
+Item = Outcomes | Message
+"""What waits in an outbox."""
+
+
+class ClientSession:
+    """One session: its backlog, its blobs, and its outbox."""
+
+    def __init__(self, identity: bytes, token: bytes, settings: dict[str, Any], initializer: Payload | None) -> None:
+        self.identity = identity
+        self.token = token
+        self.settings = settings
+        self.initializer = initializer
+        self.reconnect_timeout_s = 0.0
+        self.line: Line | None = None
+        self.away_since: float | None = None
+        self.connection = 0
+        self.submitted = 0
+        """The next task number: everything below it is known."""
+        self.backlog: deque[Piece] = deque()
+        self.backlog_tasks = 0
+        self.blobs: dict[bytes, Blob] = {}
+        self.opened: set[bytes] = set()
+        """Workers that were told of this session."""
+        self.outbox: deque[Item] = deque()
+        self.unacknowledged: deque[tuple[int, list[Item]]] = deque()
+        self.recalls: dict[int, Recall] = {}
+        self.attempts: dict[int, int] = {}
+        """Attempts of those tasks that were run again."""
+        self.wanted: dict[int, tuple[bytes, int]] = {}
+        """Argument payloads under way: task number to worker and dispatch number."""
+        self.wanted_blobs: dict[bytes, set[bytes]] = {}
+        """Blobs under way: digest to the workers that asked."""
+        self.large: dict[int, bytes] = {}
+        """Outcomes that stay at their worker until they are pulled: dispatch number to worker."""
+        self.is_broken = False
+
+    def unknown_part(self, run: SubmittedRun) -> SubmittedRun | None:
+        """What is new in a submitted run: a client that came back repeats what was not acknowledged."""
+        first, digest, options, payloads = run
+        known = self.submitted - first
+        if known < 0:
+            raise RemoteProtocolError(f"task {first} was submitted before task {self.submitted}")
+        if known >= len(payloads):
+            return None
+        return run if known == 0 else (self.submitted, digest, options, payloads[known:])
+
+    def submit(self, blobs: Sequence[Blob], runs: Sequence[SubmittedRun]) -> None:
+        """Takes what is new into the backlog."""
+        for blob in blobs:
+            self.blobs[blob[0]] = blob
+        for each in runs:
+            run = self.unknown_part(each)
+            if run is None:
+                continue
+            first, digest, options, payloads = run
+            if digest not in self.blobs:
+                raise RemoteProtocolError(f"task {first} calls a function that was never sent")
+            self.queue(Piece(Run(first, digest, options, payloads), 0, len(payloads)))
+            self.submitted = first + len(payloads)
+
+    def queue(self, piece: Piece, *, in_front: bool = False) -> None:
+        """Adds a piece to the backlog, in front when its tasks had their turn before."""
+        if in_front:
+            self.backlog.appendleft(piece)
+        else:
+            self.backlog.append(piece)
+        self.backlog_tasks += piece.count
+
+    def take(self, count_max: int) -> Piece:
+        """The first piece of the backlog, at most so many tasks of it."""
+        piece = self.backlog[0]
+        if piece.count <= count_max:
+            self.backlog.popleft()
+            taken = piece
+        else:
+            taken = Piece(piece.run, piece.offset, count_max)
+            piece.offset += count_max
+            piece.count -= count_max
+        self.backlog_tasks -= taken.count
+        return taken
+
+    def give_back_backlog(self) -> list[Numbers]:
+        """Empties the backlog for a client that calls its tasks back."""
+        numbers = []
+        for piece in self.backlog:
+            advance(piece.run.states, piece.offset, piece.offset + piece.count, Event.GIVE_BACK)
+            numbers.append((piece.run.first + piece.offset, piece.count))
+        self.drop_backlog()
+        return numbers
+
+    def drop_backlog(self) -> None:
+        """Forgets what waits."""
+        self.backlog.clear()
+        self.backlog_tasks = 0
+
+    def attempt_failed(self, number: int, retries: int) -> bool:
+        """Notes that an attempt was lost; whether the task may run again."""
+        attempts = self.attempts.get(number, 1)
+        self.attempts[number] = attempts + 1
+        return attempts <= retries
+
+    def next_batch(self) -> Message | None:
+        """The next message for the client out of the outbox; it stays noted until the client acknowledges it."""
+        if self.line is None or not self.outbox or not self.line.conversation.is_open:
+            return None
+        items: list[Item] = [self.outbox.popleft()]
+        message: Message
+        match items[0]:
+            case Outcomes():
+                message = Results(self._gather_outcomes(items))
+            case Printed():
+                message = Printed(self._gather_printed(items))
+            case other:
+                message = other
+        self.unacknowledged.append((self.line.conversation.sent + 1, items))
+        return message
+
+    def _gather_outcomes(self, items: list[Item]) -> list[tuple[int, list[Payload]]]:
+        first = items[0]
+        assert isinstance(first, Outcomes)
+        runs = [(first.first, first.payloads)]
+        tasks, size_bytes = len(first.payloads), sum(map(len, first.payloads))
+        while self.outbox and tasks < BATCH_TASKS_MAX and size_bytes < BATCH_BYTES_MAX:
+            item = self.outbox[0]
+            if not isinstance(item, Outcomes) or tasks + len(item.payloads) > BATCH_TASKS_MAX:
+                break
+            runs.append((item.first, item.payloads))
+            tasks += len(item.payloads)
+            size_bytes += sum(map(len, item.payloads))
+            items.append(self.outbox.popleft())
+        return runs
+
+    def _gather_printed(self, items: list[Item]) -> list[tuple[int, int, bytes]]:
+        first = items[0]
+        assert isinstance(first, Printed)
+        records = list(first.records)
+        size_bytes = sum(len(text) for _, _, text in records)
+        while self.outbox and len(records) < BATCH_TASKS_MAX and size_bytes < BATCH_BYTES_MAX:
+            item = self.outbox[0]
+            if not isinstance(item, Printed) or len(records) + len(item.records) > BATCH_TASKS_MAX:
+                break
+            records += item.records
+            size_bytes += sum(len(text) for _, _, text in item.records)
+            items.append(self.outbox.popleft())
+        return records
+
+    def acknowledged(self) -> list[Outcomes]:
+        """The outcomes that the client has by its own word, since this was last asked."""
+        assert self.line is not None
+        upto = self.line.conversation.acknowledged
+        released: list[Outcomes] = []
+        while self.unacknowledged and self.unacknowledged[0][0] <= upto:
+            _, items = self.unacknowledged.popleft()
+            released += [item for item in items if isinstance(item, Outcomes)]
+        return released
+
+    def repeat_unacknowledged(self) -> None:
+        """Puts what the client may not have back at the head of the outbox, in its old order."""
+        while self.unacknowledged:
+            _, items = self.unacknowledged.pop()
+            self.outbox.extendleft(reversed(items))
+
+    def finish_recall(self, request: int) -> None:
+        """Answers a `Cancel` for which no worker is awaited any more."""
+        recall = self.recalls.pop(request)
+        numbers = recall.numbers
+        for start in range(0, max(1, len(numbers)), BATCH_TASKS_MAX):
+            self.outbox.append(Cancelled(request, numbers[start : start + BATCH_TASKS_MAX]))
+
+    def break_with(self, certificate: dict[str, Any]) -> None:
+        """The session is broken: nothing of it runs any more, and the client is told why."""
+        self.is_broken = True
+        self.drop_backlog()
+        self.recalls.clear()
+        self.outbox.append(Broken(certificate))

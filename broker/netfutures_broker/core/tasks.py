@@ -1,0 +1,136 @@
+"""What clients and workers say of tasks: submitted, started, finished, printed, called back."""
+
+from netfutures.fields import Dispatched, Payload, Reference
+from netfutures.wire import Cancel, Finished, Output, Printed, Running, Submit, TakenBack
+
+from .roster import WorkerRecord
+from .run import Dispatch
+from .session import ClientSession, Outcomes, Recall
+from .state import BrokerState
+from .task import Event
+
+
+def on_submit(state: BrokerState, session: ClientSession, message: Submit, now: float) -> None:
+    """New tasks, or ones that the client repeats because they were not acknowledged."""
+    state.owe(session, now)
+    if not session.is_broken:
+        session.submit(message.blobs, message.runs)
+        state.resume_turn(session)
+
+
+def on_finished(state: BrokerState, worker: WorkerRecord, message: Finished, now: float) -> None:
+    """Outcomes; they count only where the worker's dispatch is the task's current one."""
+    state.owe(worker, now)
+    worker.credit_tasks = message.credit_tasks
+    for base, offset, outcomes in message.runs:
+        count = len(outcomes)
+        dispatch = worker.dispatches.get(base)
+        parts = [] if dispatch is None else dispatch.current_parts(offset, count)
+        if dispatch is not None and parts == [(offset, count)]:
+            _finish(state, worker, dispatch, offset, outcomes)
+            continue
+        stale = worker.ended_parts(base, offset, count)
+        state.counters.stale_outcomes += sum(length for *_, length in stale)
+        worker.stale += stale
+        state.releasing[worker.identity] = worker
+        for start, length in parts:
+            assert dispatch is not None
+            _finish(state, worker, dispatch, start, outcomes[start - offset : start - offset + length])
+
+
+def _finish(
+    state: BrokerState, worker: WorkerRecord, dispatch: Dispatch, offset: int, outcomes: list[Payload]
+) -> None:
+    count = len(outcomes)
+    session = state.sessions[dispatch.session]
+    dispatch.advance(offset, count, Event.FINISHED)
+    worker.finish(dispatch, offset, count)
+    state.counters.done_tasks += count
+    if Reference in set(map(type, outcomes)):
+        for outcome in outcomes:
+            if type(outcome) is Reference and type(outcome.key) is int:
+                session.large[outcome.key] = worker.identity
+    session.outbox.append(Outcomes(dispatch.first + offset, outcomes, dispatch, offset))
+    state.touch(session)
+
+
+def release_acknowledged(state: BrokerState, session: ClientSession) -> None:
+    """Releases at their workers the outcomes that the client has by its own word."""
+    for outcomes in session.acknowledged():
+        dispatch = outcomes.dispatch
+        worker = None if dispatch is None else state.roster.get(dispatch.worker)
+        if dispatch is None or worker is None or worker.dispatches.get(dispatch.base) is not dispatch:
+            continue
+        state.releasing[worker.identity] = worker
+        if not session.large:
+            worker.release(dispatch, outcomes.offset, len(outcomes.payloads))
+            continue
+        for at, payload in enumerate(outcomes.payloads):
+            # One that stays at its worker until it is pulled is released by the client's last `Need`.
+            if type(payload) is not Reference or payload.key not in session.large:
+                worker.release(dispatch, outcomes.offset + at, 1)
+
+
+def on_output(state: BrokerState, worker: WorkerRecord, message: Output, now: float) -> None:
+    """What tasks printed goes to their client, in order with their outcomes."""
+    state.owe(worker, now)
+    for base, offset, stream, text in message.records:
+        dispatch = worker.dispatches.get(base)
+        if dispatch is not None and offset < dispatch.count:
+            session = state.sessions[dispatch.session]
+            session.outbox.append(Printed([(dispatch.first + offset, stream, text)]))
+            state.touch(session)
+
+
+def on_started(state: BrokerState, worker: WorkerRecord, dispatched: list[Dispatched]) -> None:
+    """These tasks really run: their futures will say so."""
+    for base, offset, count in dispatched:
+        dispatch = worker.dispatches.get(base)
+        if dispatch is None:
+            continue
+        for start, length in dispatch.current_parts(offset, count):
+            dispatch.advance(start, length, Event.STARTED)
+            session = state.sessions[dispatch.session]
+            session.outbox.append(Running([(dispatch.first + start, length)]))
+            state.touch(session)
+
+
+def on_cancel(state: BrokerState, session: ClientSession, request: int) -> None:
+    """The client calls back all its tasks that have not started."""
+    if request in session.recalls or session.is_broken:
+        return
+    recall = session.recalls[request] = Recall()
+    recall.numbers += session.give_back_backlog()
+    for worker in state.roster:
+        if worker.held_of.get(session.identity):
+            recall.awaited.add(worker.identity)
+            state.send(worker, Cancel(request, session.identity))
+    answer_recall(state, session, request)
+
+
+def answer_recall(state: BrokerState, session: ClientSession, request: int) -> None:
+    """Answers the client as soon as no worker is awaited any more."""
+    if not session.recalls[request].awaited:
+        session.finish_recall(request)
+        state.touch(session)
+
+
+def on_taken_back(state: BrokerState, worker: WorkerRecord, message: TakenBack) -> None:
+    """These tasks have not started at this worker and never will."""
+    for base, offset, count in reversed(message.dispatched):
+        dispatch = worker.dispatches.get(base)
+        for start, length in [] if dispatch is None else reversed(dispatch.current_parts(offset, count)):
+            assert dispatch is not None
+            state.take_back(worker, dispatch, start, length)
+    for session in list(state.sessions.values()):
+        recall = session.recalls.get(message.request)
+        if recall is not None and worker.identity in recall.awaited:
+            no_longer_awaited(state, session, message.request, worker)
+
+
+def no_longer_awaited(state: BrokerState, session: ClientSession, request: int, worker: WorkerRecord) -> None:
+    """A worker has answered a recall, or cannot any more; what it gave back goes on to the client."""
+    recall = session.recalls[request]
+    recall.awaited.discard(worker.identity)
+    recall.numbers += session.give_back_backlog()
+    answer_recall(state, session, request)
