@@ -74,9 +74,8 @@ def demo(options: argparse.Namespace) -> int:
     from netfutures.demo.run import BadUse, run
 
     if options.address is not None:
-        return _say(
-            "demo", EXIT_BAD_USE, "--address is coming: the demo cannot use a cluster yet. Without it, it uses this machine."
-        )
+        sentence = "--address is coming: the demo cannot use a cluster yet. Leave it out to use this machine."
+        return _say("demo", EXIT_BAD_USE, sentence)
     try:
         return run(options.path, options.slots, verbose=options.verbose)
     except BadUse as error:

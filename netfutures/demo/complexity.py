@@ -20,9 +20,11 @@ listed by, so its decisions belong to the function that it stands in; so do thos
 
 import ast
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-_ONE_DECISION = (ast.If, ast.IfExp, ast.While, ast.For, ast.AsyncFor, ast.Assert, ast.ExceptHandler)
+_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+_IMPORT = (ast.Import, ast.ImportFrom)
 
 
 class FunctionReport(NamedTuple):
@@ -93,42 +95,48 @@ def _measure(path: str, lines: int, tree: ast.Module) -> FileReport:
     while stack:
         node, scope = stack.pop()
         nodes += 1
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        inner = scope
+        if isinstance(node, _FUNCTION):
             inner = _Scope(scope.prefix + node.name, node.lineno)
             functions.append(inner)
-            _push_definition(stack, node, outer=scope, inner=inner)
         elif isinstance(node, ast.ClassDef):
             classes += 1
             inner = _Scope(scope.prefix + node.name, node.lineno, scope.function)
-            _push_definition(stack, node, outer=scope, inner=inner)
-        else:
-            imports += isinstance(node, ast.Import | ast.ImportFrom)
-            scope.function.complexity += _decisions(node)
-            stack.extend((child, scope) for child in ast.iter_child_nodes(node))
+        elif isinstance(node, _IMPORT):
+            imports += 1
+        elif decisions := _DECISIONS.get(type(node)):
+            scope.function.complexity += decisions(node)
+        _push_children(stack, node, scope, inner)
     found = [FunctionReport(each.name, each.line, each.complexity) for each in functions]
     found.sort(key=lambda each: (each.line, each.name))
     return FileReport(path, lines, nodes, classes, imports, tuple(found))
 
 
-def _push_definition(stack: list[tuple[ast.AST, _Scope]], node: ast.AST, *, outer: _Scope, inner: _Scope) -> None:
-    """Puts the body of a function or class in its own scope, and the rest of it (its header) in the one around it."""
-    for field, value in ast.iter_fields(node):
+def _push_children(stack: list[tuple[ast.AST, _Scope]], node: ast.AST, outer: _Scope, inner: _Scope) -> None:
+    """Puts the body of a node in its inner scope, and the rest of it (a definition's header) in the one around it."""
+    for field in node._fields:
+        value = getattr(node, field, None)
         scope = inner if field == "body" else outer
-        children = value if isinstance(value, list) else [value]
-        stack.extend((child, scope) for child in children if isinstance(child, ast.AST))
+        if isinstance(value, ast.AST):
+            stack.append((value, scope))
+        elif isinstance(value, list):
+            stack += [(child, scope) for child in value if isinstance(child, ast.AST)]
 
 
-def _decisions(node: ast.AST) -> int:
-    """How many times control may go either way at this very node, what is below it left out."""
-    if isinstance(node, _ONE_DECISION):
-        return 1
-    if isinstance(node, ast.BoolOp):
-        return len(node.values) - 1
-    if isinstance(node, ast.comprehension):
-        return 1 + len(node.ifs)
-    if isinstance(node, ast.match_case):
-        return (not _always_matches(node.pattern)) + (node.guard is not None)
-    return 0
+def _one(node: ast.AST) -> int:
+    return 1
+
+
+def _of_boolean_operators(node: ast.BoolOp) -> int:
+    return len(node.values) - 1
+
+
+def _of_comprehension(node: ast.comprehension) -> int:
+    return 1 + len(node.ifs)
+
+
+def _of_case(node: ast.match_case) -> int:
+    return (not _always_matches(node.pattern)) + (node.guard is not None)
 
 
 def _always_matches(pattern: ast.pattern) -> bool:
@@ -136,3 +144,18 @@ def _always_matches(pattern: ast.pattern) -> bool:
     if isinstance(pattern, ast.MatchAs):
         return pattern.pattern is None or _always_matches(pattern.pattern)
     return isinstance(pattern, ast.MatchOr) and any(map(_always_matches, pattern.patterns))
+
+
+_DECISIONS: dict[type[ast.AST], Callable[[Any], int]] = {
+    ast.If: _one,
+    ast.IfExp: _one,
+    ast.While: _one,
+    ast.For: _one,
+    ast.AsyncFor: _one,
+    ast.Assert: _one,
+    ast.ExceptHandler: _one,
+    ast.BoolOp: _of_boolean_operators,
+    ast.comprehension: _of_comprehension,
+    ast.match_case: _of_case,
+}
+"""How many times control may go either way at a node of each kind, what is below it left out."""

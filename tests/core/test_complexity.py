@@ -119,7 +119,7 @@ def test_decisions_of_the_module_are_nobody_s() -> None:
 
 
 def test_counts_and_order() -> None:
-    source = b"import os, sys\nfrom re import (\n    sub)\n\nclass A:\n    class B: ...\n    def z(self): ...\ndef a(): 1\n"
+    source = b"import os, sys\nfrom re import (\n    sub)\n\nclass A:\n    class B: 1\n    def z(self): 1\ndef a(): 1\n"
     report = analyse_source("x.py", source)
     assert (report.lines, report.classes, report.imports) == (8, 2, 2)
     assert report.functions == (FunctionReport("A.z", 7, 1), FunctionReport("a", 8, 1))
