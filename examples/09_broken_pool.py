@@ -18,4 +18,4 @@ with Executor(max_workers=2) as ex:
     try:
         ex.submit(time.sleep, 5).result()
     except BrokenProcessPool as error:
-        print(f"main: the pool is broken: {error}")
+        print(f"main: caught {type(error).__name__}: {error}")

@@ -5,7 +5,6 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
 
 EXIT_FAILED = 1
@@ -72,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def demo(options: argparse.Namespace) -> int:
     """`netfutures demo`."""
     from netfutures.demo.run import BadUse, run
+    from netfutures.errors import NetfuturesError
 
     if options.address is not None:
         sentence = "--address is coming: the demo cannot use a cluster yet. Leave it out to use this machine."
@@ -80,8 +80,8 @@ def demo(options: argparse.Namespace) -> int:
         return run(options.path, options.slots, verbose=options.verbose)
     except BadUse as error:
         return _say("demo", EXIT_BAD_USE, str(error))
-    except BrokenProcessPool as error:
-        return _say("demo", EXIT_FAILED, f"the pool broke before all files were analysed. {error}")
+    except NetfuturesError as error:
+        return _say("demo", EXIT_FAILED, f"not all files were analysed. {error}")
 
 
 def _say(command: str, status: int, sentence: str) -> int:

@@ -19,6 +19,9 @@ listed by, so its decisions belong to the function that it stands in; so do thos
 """
 
 import ast
+import errno
+import os
+import stat
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -63,11 +66,22 @@ class _Scope:
 def analyse(path: str) -> FileReport:
     """Reads and measures the file at `path`; whatever is wrong with it is told in the report, never raised."""
     try:
-        with open(path, "rb") as file:
-            source = file.read()
+        source = read_source(path)
     except OSError as error:
         return FileReport(path, failure=f"{type(error).__name__}: {error.strerror}")
     return analyse_source(path, source)
+
+
+def read_source(path: str) -> bytes:
+    """The content of a file; a pipe or device with such a name is refused, since reading it might never end."""
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return file.read()
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def analyse_source(path: str, source: bytes) -> FileReport:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import as_completed
 from time import perf_counter
 
-from netfutures.demo.complexity import FileReport, analyse
+from netfutures.demo.complexity import FileReport, analyse, read_source
 from netfutures.demo.report import Outcome, blocks, files_label, printable, slots_label
 from netfutures.demo.screen import Paragraph, Screen, standard_screen
 
@@ -64,8 +64,7 @@ def _sizes_bytes(paths: Sequence[str]) -> list[int]:
     sizes = []
     for path in paths:
         try:
-            with open(path, "rb") as file:
-                sizes.append(len(file.read()))
+            sizes.append(len(read_source(path)))
         except OSError:
             # It is analysed all the same, so that the report names it with the reason.
             sizes.append(0)

@@ -1,6 +1,7 @@
 """The complexity of functions, on snippets whose decisions were counted by hand."""
 
 import ast
+import os
 from pathlib import Path
 from textwrap import dedent
 
@@ -169,3 +170,6 @@ def test_reading_a_file(tmp_path: Path) -> None:
     missing = analyse(str(tmp_path / "missing.py"))
     assert missing.failure == "FileNotFoundError: No such file or directory"
     assert analyse(str(tmp_path)).failure == "IsADirectoryError: Is a directory"
+    os.mkfifo(tmp_path / "pipe.py")
+    assert analyse(str(tmp_path / "pipe.py")).failure == "OSError: not a regular file"
+    assert analyse("/dev/zero").failure == "OSError: not a regular file"

@@ -33,7 +33,7 @@ TANGLED = "def tangled(a):\n" + "    if a: pass\n" * 11
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Three files that parse and five that do not, one of them with a name that would disturb a terminal."""
+    """Three files that parse and six that do not, one of them with a name that would disturb a terminal."""
     root = tmp_path / "tree"
     (root / "deep" / "site-packages").mkdir(parents=True)
     (root / "good.py").write_text(GOOD)
@@ -44,6 +44,7 @@ def tree(tmp_path: Path) -> Path:
     (root / "null.py").write_bytes(b"a = 1\n\0\n")
     (root / "gone.py").symlink_to("nowhere")
     (root / os.fsdecode(b"\x1b[31m\xff.py")).write_text("(")
+    os.mkfifo(root / "pipe.py")
     (root / "notes.txt").write_text("no source")
     return root
 
@@ -59,7 +60,7 @@ def check_result(ended: Ended) -> None:
     """What must be there on any screen."""
     assert ended.status == 0, ended
     text = ended.plain
-    assert "Python files: 8 files" in text
+    assert "Python files: 9 files" in text
     functions = re.findall(r"^ +(\d+) +(\S+) +(\S+:\d+)$", text, re.MULTILINE)
     assert functions == [
         ("12", "tangled", "deep/tangled.py:1"),
@@ -67,8 +68,8 @@ def check_result(ended: Ended) -> None:
         ("2", "old", "good.py:11"),
     ]
     totals = figures(text, "Totals")
-    assert totals["files"] == ["8", "5 of them not parsed"]
-    assert totals["lines"] == [str(12 + 12 + 1 + 2 + 1 + 2 + 0 + 1)]
+    assert totals["files"] == ["9", "6 of them not parsed"]
+    assert totals["lines"] == [str(12 + 12 + 1 + 2 + 1 + 2 + 0 + 1 + 0)]
     assert totals["functions"] == ["3", "complexity 6.0 on average"]
     assert (totals["classes"], totals["imports"]) == (["1"], ["2"])
     speed = figures(text, "Speed")
@@ -78,12 +79,13 @@ def check_result(ended: Ended) -> None:
     assert re.fullmatch(r"\d+\.\d\d times", speed["speed-up"][0])
     assert "Both found exactly the same." in " ".join(text.split())
     assert "Warning" not in text
-    failures = " ".join(text.partition("Not parsed: 5")[2].partition("The most complex")[0].split())
+    failures = " ".join(text.partition("Not parsed: 6")[2].partition("The most complex")[0].split())
     reasons = [
         (r"\\x1b\[31m\\udcff\.py", r"SyntaxError, line 1: '\(' was never closed"),
         (r"deep/python2\.py", r"SyntaxError, line 2: Missing parentheses"),
         (r"gone\.py", r"FileNotFoundError: No such file or directory"),
         (r"latin\.py", r"SyntaxError, line 1: \(unicode error\) 'utf-8' codec can't decode byte 0xf6"),
+        (r"pipe\.py", r"OSError: not a regular file"),
         (r"null\.py", r"(Syntax|Value)Error: source code string cannot contain null bytes"),
     ]
     for name, reason in reasons:
@@ -103,7 +105,7 @@ def test_on_a_terminal_there_are_bars_and_nothing_is_too_wide(tree: Path) -> Non
     ended = run_on_terminal([*DEMO, "--path", str(tree), "--slots", "2"], columns=80)
     check_result(ended)
     for label in ("2 slots", "one process"):
-        assert re.search(rf"  {label} +━+ +100 % 8 of 8 files 0:00:0\d", ended.plain), ended.plain
+        assert re.search(rf"  {label} +━+ +100 % 9 of 9 files 0:00:0\d", ended.plain), ended.plain
     assert max(len(line) for line in re.split(r"[\r\n]", ended.plain)) <= 80
     assert ended.output.count("\x1b[?25l") == ended.output.count("\x1b[?25h"), "the cursor is shown again"
 
@@ -114,7 +116,7 @@ def test_without_rich_progress_is_told_in_lines(tree: Path) -> None:
     assert "pip install 'netfutures[demo]'" in ended.output
     assert ended.output == ended.plain
     for label in ("2 slots", "one process"):
-        told = [int(each) for each in re.findall(rf"^{label} +(\d+) % +\d of 8 files$", ended.output, re.MULTILINE)]
+        told = [int(each) for each in re.findall(rf"^{label} +(\d+) % +\d of 9 files$", ended.output, re.MULTILINE)]
         assert told[-1] == 100
         assert told == sorted(set(told))
 

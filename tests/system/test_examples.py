@@ -87,7 +87,7 @@ def broken_pool(lines: list[str]) -> None:
     ran = re.fullmatch(r"main: a task ran in process (\d+); SIGHUP to it", lines[0])
     assert ran
     certificate = "\n".join(lines[1:])
-    assert certificate.startswith("main: the pool is broken: ")
+    assert certificate.startswith("main: caught BrokenWorkerPool: ")
     assert ran[1] in certificate, "the error names the process that died"
     assert "SIGHUP" in certificate, "the error names what it died of"
 
