@@ -23,6 +23,9 @@ BLOB: Final = 2
 LOCAL: Final = 3
 """Reference kind, reserved: the payload is memory of the same host, passed beside the connection."""
 
+NO_TASK: Final = 0
+"""Stands for a task number where something cannot be attributed to a task; tasks are numbered from 1."""
+
 Payload: TypeAlias = bytes | bytearray | memoryview | Reference
 SubmittedRun: TypeAlias = tuple[int, bytes, dict[str, Any] | None, list[Payload]]
 """First task number, digest of the function, options of each task, payloads."""
@@ -165,9 +168,9 @@ def _blob(value: Any) -> Blob:
     return _identity(digest), _payload(payload), _flag(keep)
 
 
-def _output_record(value: Any) -> tuple[int, int, int, bytes]:
-    base, offset, stream, text = value
-    return integer(base), integer(offset), integer(stream), _bytes(text)
+def _output_record(value: Any) -> tuple[bytes, int, int, int, bytes]:
+    session, base, offset, stream, text = value
+    return _identity(session), integer(base), integer(offset), integer(stream), _bytes(text)
 
 
 def _printed_record(value: Any) -> tuple[int, int, bytes]:
@@ -201,5 +204,5 @@ FinishedRuns: TypeAlias = Annotated[list[FinishedRun], _list_of(_finished_run)]
 ResultsRuns: TypeAlias = Annotated[list[ResultsRun], _list_of(_results_run)]
 NumberRanges: TypeAlias = Annotated[list[Numbers], _list_of(_numbers)]
 DispatchRanges: TypeAlias = Annotated[list[Dispatched], _list_of(_dispatched)]
-OutputRecords: TypeAlias = Annotated[list[tuple[int, int, int, bytes]], _list_of(_output_record)]
+OutputRecords: TypeAlias = Annotated[list[tuple[bytes, int, int, int, bytes]], _list_of(_output_record)]
 PrintedRecords: TypeAlias = Annotated[list[tuple[int, int, bytes]], _list_of(_printed_record)]

@@ -13,10 +13,11 @@ from netfutures.limits import (
     WHO_INTERVAL_S,
 )
 from netfutures.line import Line
+from netfutures.ranges import merge
 from netfutures.wire import Cancel, ClientHello, Close, Envelope, Refused, Welcome, Who, WorkerHello
 
 from .roster import WorkerRecord
-from .run import Dispatch, merge
+from .run import Dispatch
 from .session import ClientSession
 from .state import BrokerState, Party
 
@@ -118,7 +119,7 @@ def on_client_hello(state: BrokerState, route: bytes, connection: int, hello: Cl
         return
     session.reconnect_timeout_s = min(hello.reconnect_timeout_s, RECONNECT_TIMEOUT_MAX_S)
     _connect(state, session, route, connection, now)
-    session.repeat_unacknowledged()
+    session.outbox.repeat_sent()
     state.touch(session)
     state.resume_turn(session)
 

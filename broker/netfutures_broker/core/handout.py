@@ -1,10 +1,11 @@
 """Which task goes to which worker, and everything else that leaves at the end of a turn."""
 
 from netfutures.limits import BATCH_BYTES_MAX, BATCH_TASKS_MAX
+from netfutures.ranges import merge
 from netfutures.wire import Acknowledge, Open, Release, Stale, Tasks
 
 from .roster import WorkerRecord
-from .run import Dispatch, merge
+from .run import Dispatch
 from .session import ClientSession
 from .state import BrokerState
 from .task import Event

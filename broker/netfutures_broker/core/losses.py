@@ -13,6 +13,8 @@ from .state import BrokerState
 from .task import Event
 from .tasks import no_longer_awaited
 
+TASKS_NAMED_MAX = 100
+"""A certificate names at most so many of the tasks that were lost."""
 LostPart = tuple[Dispatch, int, int]
 """Dispatch, offset, count."""
 
@@ -27,7 +29,8 @@ def on_lost(state: BrokerState, worker: WorkerRecord, message: Lost) -> None:
         dispatch = worker.dispatches.get(base)
         if dispatch is not None:
             lost += [(dispatch, *part) for part in dispatch.current_parts(offset, count)]
-    _lose(state, session, worker, lost, message.certificate)
+    numbers = [dispatch.first + at for dispatch, start, count in lost for at in range(start, start + count)]
+    _lose(state, session, worker, lost, {**message.certificate, "tasks": numbers[:TASKS_NAMED_MAX]})
 
 
 def worker_lost(state: BrokerState, worker: WorkerRecord, why: str, now: float) -> None:
@@ -105,7 +108,7 @@ def _lose_task(
         session.queue(Piece(dispatch.run, dispatch.offset + offset, 1), in_front=True)
         state.resume_turn(session)
     else:
-        session.outbox.append(Outcomes(number, [lost_outcome(certificate)], None, 0))
+        session.outbox.put(Outcomes(number, [lost_outcome(certificate)], None, 0))
         state.touch(session)
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from netfutures.fields import Dispatched
 from netfutures.limits import SUSPECT_AFTER_S
 from netfutures.line import Line
+from netfutures.ranges import OVER, parts_of
 
-from .run import Dispatch, parts_of
+from .run import Dispatch
 
 
 class WorkerRecord:
@@ -81,7 +82,7 @@ class WorkerRecord:
         dispatch = self.dispatches.get(base)
         if dispatch is None:
             return [(base, offset, count)]
-        return [(base, start, length) for start, length in parts_of(dispatch.marks, 0, offset, offset + count)]
+        return [(base, start, length) for start, length in parts_of(dispatch.marks, OVER, offset, offset + count)]
 
     def forget_session(self, session: bytes) -> None:
         """Nothing of this session is expected from it any more."""

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from netfutures.fields import Dispatched, Payload
+from netfutures.fields import Payload
+from netfutures.ranges import HELD, KEPT, parts_of
 
 from .task import Event, advance
 
@@ -39,12 +40,6 @@ class Piece:
         self.count = count
 
 
-HELD = 1
-"""The worker has this task to run, and this dispatch is the task's current one."""
-KEPT = 2
-"""The worker keeps the outcome of this task until the client has it."""
-
-
 class Dispatch:
     """One handing of part of a run to a worker, under consecutive dispatch numbers from `base` on.
 
@@ -71,8 +66,6 @@ class Dispatch:
 
     def current_parts(self, offset: int, count: int) -> list[tuple[int, int]]:
         """The parts (offset, count) of this part for which the dispatch is the current one."""
-        if self.marks.count(HELD, offset, offset + count) == count:
-            return [(offset, count)]
         return parts_of(self.marks, HELD, offset, offset + count)
 
     def kept_parts(self, offset: int, count: int) -> list[tuple[int, int]]:
@@ -91,28 +84,3 @@ class Dispatch:
     def advance(self, offset: int, count: int, event: Event) -> None:
         """Moves these tasks of the run."""
         advance(self.run.states, self.offset + offset, self.offset + offset + count, event)
-
-
-def parts_of(marks: bytearray, mark: int, start: int, stop: int) -> list[tuple[int, int]]:
-    """The stretches (start, count) of `marks[start:stop]` that consist of `mark`."""
-    found: list[tuple[int, int]] = []
-    while True:
-        start = marks.find(mark, start, stop)
-        if start < 0:
-            return found
-        end = start + 1
-        while end < stop and marks[end] == mark:
-            end += 1
-        found.append((start, end - start))
-        start = end
-
-
-def merge(ranges: list[Dispatched]) -> list[Dispatched]:
-    """The same ranges with neighbours joined."""
-    merged: list[Dispatched] = []
-    for base, offset, count in sorted(ranges):
-        if merged and merged[-1][0] == base and merged[-1][1] + merged[-1][2] == offset:
-            merged[-1] = (base, merged[-1][1], merged[-1][2] + count)
-        else:
-            merged.append((base, offset, count))
-    return merged

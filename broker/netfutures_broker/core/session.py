@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from netfutures.fields import Blob, Numbers, Payload, SubmittedRun
-from netfutures.limits import BATCH_BYTES_MAX, BATCH_TASKS_MAX
+from netfutures.limits import BATCH_TASKS_MAX
 from netfutures.line import Line
+from netfutures.outbox import Outbox
 from netfutures.wire import Broken, Cancelled, Message, Printed, RemoteProtocolError, Results
 
 from .run import Dispatch, Piece, Run
@@ -49,15 +50,14 @@ class ClientSession:
         self.line: Line | None = None
         self.away_since: float | None = None
         self.connection = 0
-        self.submitted = 0
+        self.submitted = 1
         """The next task number: everything below it is known."""
         self.backlog: deque[Piece] = deque()
         self.backlog_tasks = 0
         self.blobs: dict[bytes, Blob] = {}
         self.opened: set[bytes] = set()
         """Workers that were told of this session."""
-        self.outbox: deque[Item] = deque()
-        self.unacknowledged: deque[tuple[int, list[Item]]] = deque()
+        self.outbox: Outbox[Item] = Outbox()
         self.recalls: dict[int, Recall] = {}
         self.attempts: dict[int, int] = {}
         """Attempts of those tasks that were run again."""
@@ -136,75 +136,43 @@ class ClientSession:
 
     def next_batch(self) -> Message | None:
         """The next message for the client out of the outbox; it stays noted until the client acknowledges it."""
-        if self.line is None or not self.outbox or not self.line.conversation.is_open:
+        line = self.line
+        if line is None or not self.outbox.waiting or not line.conversation.is_open:
             return None
-        items: list[Item] = [self.outbox.popleft()]
-        message: Message
-        match items[0]:
-            case Outcomes():
-                message = Results(self._gather_outcomes(items))
-            case Printed():
-                message = Printed(self._gather_printed(items))
-            case other:
-                message = other
-        self.unacknowledged.append((self.line.conversation.sent + 1, items))
-        return message
-
-    def _gather_outcomes(self, items: list[Item]) -> list[tuple[int, list[Payload]]]:
+        items = self.outbox.take_batch(line.conversation.sent + 1, _sizes)
         first = items[0]
-        assert isinstance(first, Outcomes)
-        runs = [(first.first, first.payloads)]
-        tasks, size_bytes = len(first.payloads), sum(map(len, first.payloads))
-        while self.outbox and tasks < BATCH_TASKS_MAX and size_bytes < BATCH_BYTES_MAX:
-            item = self.outbox[0]
-            if not isinstance(item, Outcomes) or tasks + len(item.payloads) > BATCH_TASKS_MAX:
-                break
-            runs.append((item.first, item.payloads))
-            tasks += len(item.payloads)
-            size_bytes += sum(map(len, item.payloads))
-            items.append(self.outbox.popleft())
-        return runs
-
-    def _gather_printed(self, items: list[Item]) -> list[tuple[int, int, bytes]]:
-        first = items[0]
-        assert isinstance(first, Printed)
-        records = list(first.records)
-        size_bytes = sum(len(text) for _, _, text in records)
-        while self.outbox and len(records) < BATCH_TASKS_MAX and size_bytes < BATCH_BYTES_MAX:
-            item = self.outbox[0]
-            if not isinstance(item, Printed) or len(records) + len(item.records) > BATCH_TASKS_MAX:
-                break
-            records += item.records
-            size_bytes += sum(len(text) for _, _, text in item.records)
-            items.append(self.outbox.popleft())
-        return records
+        if isinstance(first, Outcomes):
+            return Results([(item.first, item.payloads) for item in items if isinstance(item, Outcomes)])
+        if isinstance(first, Printed):
+            return Printed([record for item in items if isinstance(item, Printed) for record in item.records])
+        return first
 
     def acknowledged(self) -> list[Outcomes]:
         """The outcomes that the client has by its own word, since this was last asked."""
         assert self.line is not None
-        upto = self.line.conversation.acknowledged
-        released: list[Outcomes] = []
-        while self.unacknowledged and self.unacknowledged[0][0] <= upto:
-            _, items = self.unacknowledged.popleft()
-            released += [item for item in items if isinstance(item, Outcomes)]
-        return released
-
-    def repeat_unacknowledged(self) -> None:
-        """Puts what the client may not have back at the head of the outbox, in its old order."""
-        while self.unacknowledged:
-            _, items = self.unacknowledged.pop()
-            self.outbox.extendleft(reversed(items))
+        items = self.outbox.acknowledged(self.line.conversation.acknowledged)
+        return [item for item in items if isinstance(item, Outcomes)]
 
     def finish_recall(self, request: int) -> None:
         """Answers a `Cancel` for which no worker is awaited any more."""
         recall = self.recalls.pop(request)
         numbers = recall.numbers
         for start in range(0, max(1, len(numbers)), BATCH_TASKS_MAX):
-            self.outbox.append(Cancelled(request, numbers[start : start + BATCH_TASKS_MAX]))
+            self.outbox.put(Cancelled(request, numbers[start : start + BATCH_TASKS_MAX]))
 
     def break_with(self, certificate: dict[str, Any]) -> None:
         """The session is broken: nothing of it runs any more, and the client is told why."""
         self.is_broken = True
         self.drop_backlog()
         self.recalls.clear()
-        self.outbox.append(Broken(certificate))
+        self.outbox.put(Broken(certificate))
+
+
+def _sizes(item: Item) -> tuple[int, int]:
+    """Tasks and bytes of what waits in an outbox; (0, 0): it travels alone."""
+    match item:
+        case Outcomes():
+            return len(item.payloads), sum(map(len, item.payloads))
+        case Printed(records):
+            return len(records), sum(len(text) for *_, text in records)
+    return 0, 0

@@ -1,10 +1,10 @@
 """Everything that the broker knows, and the few verbs that all its parts use; what each event does stands beside it.
 
-    connections   hello, who, gap, away, and the comparison after a reconnect
-    tasks         submit, finished, started, output, cancel, taken back
-    handout       who gets what, and what leaves at the end of a turn
-    losses        lost children, lost workers, broken and ended sessions
-    relay         payloads that are pulled through the broker
+connections   hello, who, gap, away, and the comparison after a reconnect
+tasks         submit, finished, started, output, cancel, taken back
+handout       who gets what, and what leaves at the end of a turn
+losses        lost children, lost workers, broken and ended sessions
+relay         payloads that are pulled through the broker
 """
 
 from collections import deque

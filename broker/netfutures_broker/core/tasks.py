@@ -1,6 +1,6 @@
 """What clients and workers say of tasks: submitted, started, finished, printed, called back."""
 
-from netfutures.fields import Dispatched, Payload, Reference
+from netfutures.fields import NO_TASK, Dispatched, Payload, Reference
 from netfutures.wire import Cancel, Finished, Output, Printed, Running, Submit, TakenBack
 
 from .roster import WorkerRecord
@@ -38,9 +38,7 @@ def on_finished(state: BrokerState, worker: WorkerRecord, message: Finished, now
             _finish(state, worker, dispatch, start, outcomes[start - offset : start - offset + length])
 
 
-def _finish(
-    state: BrokerState, worker: WorkerRecord, dispatch: Dispatch, offset: int, outcomes: list[Payload]
-) -> None:
+def _finish(state: BrokerState, worker: WorkerRecord, dispatch: Dispatch, offset: int, outcomes: list[Payload]) -> None:
     count = len(outcomes)
     session = state.sessions[dispatch.session]
     dispatch.advance(offset, count, Event.FINISHED)
@@ -50,7 +48,7 @@ def _finish(
         for outcome in outcomes:
             if type(outcome) is Reference and type(outcome.key) is int:
                 session.large[outcome.key] = worker.identity
-    session.outbox.append(Outcomes(dispatch.first + offset, outcomes, dispatch, offset))
+    session.outbox.put(Outcomes(dispatch.first + offset, outcomes, dispatch, offset))
     state.touch(session)
 
 
@@ -74,11 +72,13 @@ def release_acknowledged(state: BrokerState, session: ClientSession) -> None:
 def on_output(state: BrokerState, worker: WorkerRecord, message: Output, now: float) -> None:
     """What tasks printed goes to their client, in order with their outcomes."""
     state.owe(worker, now)
-    for base, offset, stream, text in message.records:
-        dispatch = worker.dispatches.get(base)
-        if dispatch is not None and offset < dispatch.count:
-            session = state.sessions[dispatch.session]
-            session.outbox.append(Printed([(dispatch.first + offset, stream, text)]))
+    for identity, base, offset, stream, text in message.records:
+        session = state.sessions.get(identity)
+        if session is not None:
+            dispatch = worker.dispatches.get(base)
+            is_known = dispatch is not None and dispatch.session == identity
+            number = dispatch.first + offset if dispatch is not None and is_known else NO_TASK
+            session.outbox.put(Printed([(number, stream, text)]))
             state.touch(session)
 
 
@@ -91,7 +91,7 @@ def on_started(state: BrokerState, worker: WorkerRecord, dispatched: list[Dispat
         for start, length in dispatch.current_parts(offset, count):
             dispatch.advance(start, length, Event.STARTED)
             session = state.sessions[dispatch.session]
-            session.outbox.append(Running([(dispatch.first + start, length)]))
+            session.outbox.put(Running([(dispatch.first + start, length)]))
             state.touch(session)
 
 
