@@ -122,6 +122,7 @@ class Revoked:
     """What a take-back found: nothing above `claim` and from the limit on will ever start."""
 
     claim: int
+    limit: int
     unread: list[int]  # first indices of TASKS packets that were read back, in order
     functions: list[int]  # numbers of FUNCTION packets that were read back, in order; give them again before use
 
@@ -156,15 +157,3 @@ def unpack(packet: bytes | memoryview) -> list[Any]:
     if not isinstance(fields, list) or not fields or not isinstance(fields[0], int):
         raise PacketBroken(f"a packet of {len(packet)} bytes is not an array that begins with its kind")
     return fields
-
-
-def unpack_region(region: memoryview) -> list[Any]:
-    """The values that lie one after another in a part of the ring: an index at its begin, and results."""
-    values = []
-    unpacker = msgpack.Unpacker(max_buffer_size=RING_BYTES)
-    unpacker.feed(region)
-    try:
-        values = list(unpacker)
-    except ValueError as error:
-        raise PacketBroken(f"a region of {len(region)} bytes in the ring is not msgpack: {error}") from error
-    return values

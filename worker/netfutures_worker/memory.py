@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeAlias
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+Buffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
 
 # Whoever receives it may map it and trust that nobody shrinks or changes it any more.
 SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -109,3 +109,6 @@ class Memory:
 
     def __repr__(self) -> str:
         return f"<Memory of {self.size} bytes, descriptor {self.fd}>"
+
+
+Payload: TypeAlias = Buffer | Memory
