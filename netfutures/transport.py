@@ -1,0 +1,204 @@
+"""The only file that knows ZeroMQ: links that carry envelopes, with keys where others could listen.
+
+A link has four methods, `send`, `receive`, `is_ready` and `close`, and a descriptor to wait on. ZeroMQ's descriptor is
+edge-triggered, and a send may swallow the edge: so `is_ready` is asked after the last send and before each sleep.
+Each socket belongs to one thread; each process has a context of its own, made after its last fork.
+"""
+
+import random
+from collections import deque
+from typing import NamedTuple, Protocol
+
+import zmq
+
+from netfutures.limits import MESSAGE_BYTES_MAX, RECONNECT_INTERVAL_MS_MAX, RECONNECT_INTERVAL_MS_MIN
+from netfutures.wire import Envelope, RemoteProtocolError, decode, encode
+
+
+class Unreachable(Exception):
+    """The route is dead: what was sent on it lately may be lost."""
+
+
+class Received(NamedTuple):
+    """An envelope and the route that it came on."""
+
+    route: bytes
+    envelope: Envelope
+
+
+class KeyPair(NamedTuple):
+    """A CURVE key pair, Z85-encoded."""
+
+    public: bytes
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"KeyPair(public={self.public!r}, secret=...)"
+
+
+def new_key_pair() -> KeyPair:
+    """A fresh CURVE key pair."""
+    return KeyPair(*zmq.curve_keypair())
+
+
+class Link(Protocol):
+    """What carries envelopes between a shell and the others."""
+
+    def send(self, route: bytes, envelope: Envelope) -> None:
+        """Sends; never blocks. Raises `Unreachable` when the route is known to be dead."""
+
+    def receive(self) -> Received | None:
+        """The next envelope, or None when there is none now.
+
+        Raises `BadMessage` for one that cannot be understood.
+        """
+
+    def is_ready(self) -> bool:
+        """Whether `receive` has something; to be asked before each sleep."""
+
+    def close(self) -> None:
+        """Gives the link up; what was sent and not yet written may be lost."""
+
+
+class BadMessage(Exception):
+    """A peer sent what is no message of the protocol."""
+
+    def __init__(self, route: bytes, why: str) -> None:
+        super().__init__(why)
+        self.route = route
+        self.why = why
+
+
+class _Socket:
+    """What both kinds of ZeroMQ link share: one socket in a context of its own."""
+
+    def __init__(self, kind: int) -> None:
+        self._context = zmq.Context(io_threads=1)
+        socket = self._socket = self._context.socket(kind)
+        socket.linger = 0
+        socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+        socket.setsockopt(zmq.IPV6, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 20)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 5)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 4)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, 5000)
+        self.fd: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]  # this option is a number
+        self._getsockopt = socket.getsockopt
+        self._recv = socket.recv
+
+    def is_ready(self) -> bool:
+        return bool(self._getsockopt(zmq.EVENTS) & zmq.POLLIN)  # type: ignore[operator]  # this option is a number
+
+    def _receive_frames(self) -> list[bytes]:
+        recv = self._recv
+        frames = [recv(zmq.NOBLOCK)]
+        while self._getsockopt(zmq.RCVMORE):
+            frames.append(recv(zmq.NOBLOCK))
+        return frames  # type: ignore[return-value]  # copies are bytes
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+        self._context.term()
+
+
+class DealerLink(_Socket):
+    """The client's and the worker's link to a broker."""
+
+    def __init__(self, endpoint: str, *, broker_key: bytes | None = None, keys: KeyPair | None = None) -> None:
+        super().__init__(zmq.DEALER)
+        socket = self._socket
+        socket.setsockopt(zmq.RECONNECT_IVL, random.randint(RECONNECT_INTERVAL_MS_MIN, RECONNECT_INTERVAL_MS_MAX))
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RCVHWM, 0)
+        if broker_key is not None:
+            assert keys is not None
+            socket.curve_serverkey = broker_key
+            socket.curve_publickey, socket.curve_secretkey = keys
+        socket.connect(endpoint)
+
+    def send(self, route: bytes, envelope: Envelope) -> None:
+        """Sends to the broker; the route is not looked at, since there is only one."""
+        frames = encode(envelope)
+        socket = self._socket
+        if len(frames) == 1:
+            socket.send(frames[0], zmq.NOBLOCK)
+        else:
+            socket.send_multipart(frames, zmq.NOBLOCK)
+
+    def receive(self) -> Received | None:
+        """The next envelope from the broker."""
+        if not self.is_ready():
+            return None
+        frames = self._receive_frames()
+        try:
+            return Received(b"", decode(frames))
+        except RemoteProtocolError as error:
+            raise BadMessage(b"", str(error)) from None
+
+
+class RouterLink(_Socket):
+    """The broker's link to everybody."""
+
+    def __init__(self, endpoint: str, *, keys: KeyPair | None = None) -> None:
+        super().__init__(zmq.ROUTER)
+        socket = self._socket
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.BACKLOG, 4096)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RCVHWM, 1000)
+        if keys is not None:
+            socket.curve_server = True
+            socket.curve_publickey, socket.curve_secretkey = keys
+        socket.bind(endpoint)
+        self.endpoint: str = socket.getsockopt(zmq.LAST_ENDPOINT).decode()  # type: ignore[union-attr]  # bytes
+
+    def send(self, route: bytes, envelope: Envelope) -> None:
+        """Sends to a peer; raises `Unreachable` when it is gone."""
+        try:
+            self._socket.send_multipart([route, *encode(envelope)], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise Unreachable(str(error)) from None
+            raise
+
+    def receive(self) -> Received | None:
+        """The next envelope from anybody."""
+        if not self.is_ready():
+            return None
+        route, *frames = self._receive_frames()
+        try:
+            return Received(route, decode(frames))
+        except RemoteProtocolError as error:
+            raise BadMessage(route, str(error)) from None
+
+
+class LocalLink:
+    """One end of a link between two shells that run in one loop: nothing is encoded, nothing can be lost."""
+
+    def __init__(self, route: bytes) -> None:
+        self.route = route
+        self._incoming: deque[Received] = deque()
+        self._outgoing: deque[Received] = deque()
+
+    @classmethod
+    def pair(cls, route: bytes) -> tuple["LocalLink", "LocalLink"]:
+        """Both ends; `route` is how the one that routes names the other."""
+        one, other = cls(route), cls(route)
+        one._outgoing, other._outgoing = other._incoming, one._incoming
+        return one, other
+
+    def send(self, route: bytes, envelope: Envelope) -> None:
+        """Hands the envelope over."""
+        self._outgoing.append(Received(self.route, envelope))
+
+    def receive(self) -> Received | None:
+        """The next envelope of the other end."""
+        return self._incoming.popleft() if self._incoming else None
+
+    def is_ready(self) -> bool:
+        """Whether the other end has sent something."""
+        return bool(self._incoming)
+
+    def close(self) -> None:
+        """Nothing to give up."""

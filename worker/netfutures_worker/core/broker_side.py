@@ -1,0 +1,241 @@
+"""What the broker says, and what is said to it: hello, tasks, cancel, release, stale, close, chunks."""
+
+from typing import Any
+
+from netfutures.fetch import Fetch, abort, chunks
+from netfutures.fields import Dispatched, Reference
+from netfutures.limits import HELLO_RETRY_S, PROTOCOL_MAJOR, PROTOCOL_MINOR
+from netfutures.line import Line
+from netfutures.ranges import HELD, KEPT
+from netfutures.wire import Chunk, Close, Finished, Need, Open, Output, Tasks, Welcome, WorkerHello
+
+from .children import output_sent
+from .commands import KillChild, Send
+from .placing import end_child
+from .session import WorkerSession
+from .slot import Event, Slot, State
+from .state import (
+    Arrival,
+    FinishedRun,
+    FunctionArrived,
+    InitializerArrived,
+    Item,
+    TaskArrived,
+    WorkerState,
+    Written,
+)
+from .work import Holding, Work
+
+
+def say_hello(state: WorkerState, now: float) -> None:
+    """Registers, or comes back with a new connection number, and says what is held and kept."""
+    state.connection += 1
+    state.is_welcome = False
+    state.hello_at = now + HELLO_RETRY_S
+    state.outbox.repeat_sent()
+    line = state.line = Line(None, state.connection, now)
+    who = state.identity
+    hello = WorkerHello(
+        protocol=(PROTOCOL_MAJOR, PROTOCOL_MINOR),
+        worker=who.worker,
+        token=who.token,
+        versions=who.versions,
+        host=who.host,
+        pid=who.pid,
+        slots=len(state.slots),
+        credit_tasks=state.credit_tasks,
+        sessions=list(state.sessions),
+        held=state.claims(HELD),
+        finished=state.claims(KEPT),
+    )
+    state.commands.append(Send(line.envelope(hello)))
+
+
+def on_welcome(state: WorkerState, welcome: Welcome) -> None:
+    """The broker has taken the hello."""
+    state.is_welcome = True
+    state.hello_at = None
+    state.epoch = welcome.epoch
+    for fetch, _ in state.fetches.values():
+        fetch.restart()
+        _ask(state, fetch)
+
+
+def on_open(state: WorkerState, message: Open) -> None:
+    """A session whose tasks will come."""
+    if message.session in state.sessions:
+        return
+    session = WorkerSession(message.session, message.settings, message.initializer)
+    state.sessions[message.session] = session
+    state.turns.append(session)
+    if type(message.initializer) is Reference:
+        _pull(state, session, message.initializer, InitializerArrived(session))
+
+
+def on_tasks(state: WorkerState, message: Tasks) -> None:
+    """Tasks to run; those whose payload is not in the message wait until it has been pulled."""
+    session = state.sessions.get(message.session)
+    if session is None or session.closing:
+        return  # Closed meanwhile: the broker has forgotten these dispatches.
+    for digest, payload, keep in message.blobs:
+        is_new = digest not in session.functions
+        function = session.learn(digest, payload, keep)
+        if is_new and type(payload) is Reference:
+            _pull(state, session, payload, FunctionArrived(function))
+    for base, digest, options, payloads in message.runs:
+        holding = state.holdings[base] = Holding(base, len(payloads), session.identity)
+        state.held_tasks += len(payloads)
+        if Reference not in set(map(type, payloads)):
+            session.put(Work(holding, 0, digest, options, list(payloads)))
+            continue
+        for offset, payload in enumerate(payloads):
+            work = Work(holding, offset, digest, options, [payload])
+            if type(payload) is Reference:
+                reference = Reference(payload.kind, base + offset, payload.size_bytes)
+                _pull(state, session, reference, TaskArrived(session, work))
+            else:
+                session.put(work)
+
+
+def _pull(state: WorkerState, session: WorkerSession, reference: Reference, arrival: Arrival) -> None:
+    fetch = Fetch(session.identity, reference, state.allocate(reference.size_bytes))
+    state.fetches[session.identity, reference.key] = (fetch, arrival)
+    _ask(state, fetch)
+
+
+def _ask(state: WorkerState, fetch: Fetch) -> None:
+    need = fetch.need()
+    if need is not None:
+        state.send(need)
+
+
+def on_chunk(state: WorkerState, chunk: Chunk) -> None:
+    """Bytes of a payload that was asked for."""
+    found = state.fetches.get((chunk.session, chunk.key))
+    if found is None:
+        return
+    fetch, arrival = found
+    if chunk.abort:
+        state.note(f"a payload of session {chunk.session.hex()} cannot be had any more")
+        del state.fetches[chunk.session, chunk.key]
+        return
+    if not fetch.take(chunk):
+        _ask(state, fetch)
+        return
+    del state.fetches[chunk.session, chunk.key]
+    store: Any = fetch.store
+    store.seal()
+    match arrival:
+        case FunctionArrived(function):
+            function.payload = store
+        case InitializerArrived(session):
+            session.initializer = store
+        case TaskArrived(session, work):
+            work.payloads[0] = store
+            if state.is_current(work):
+                session.put(work)
+
+
+def on_need(state: WorkerState, need: Need) -> None:
+    """The client pulls an outcome that was too large for a message."""
+    for holding in state.holdings.values():
+        if type(need.key) is int and holding.base <= need.key < holding.base + holding.count:
+            outcome = holding.outcomes[need.key - holding.base]
+            if outcome is not None and holding.session == need.session:
+                for chunk in chunks(need, outcome):
+                    state.send(chunk)
+                return
+    state.send(abort(need))
+
+
+def on_release(state: WorkerState, dispatched: list[Dispatched]) -> None:
+    """The client has these outcomes."""
+    for base, offset, count in dispatched:
+        holding = state.holdings.get(base)
+        if holding is not None and offset + count <= holding.count:
+            state.end(holding, offset, count)
+
+
+def on_stale(state: WorkerState, dispatched: list[Dispatched]) -> None:
+    """These dispatches are over: what waits is dropped, what runs is ended with its child, outcomes are forgotten."""
+    for base, offset, count in dispatched:
+        holding = state.holdings.get(base)
+        if holding is None or offset + count > holding.count:
+            continue
+        state.end(holding, offset, count)
+        for session in state.sessions.values():
+            stays = [part for work in session.drop_queue() for part in _current_parts(work)]
+            session.put_back(stays)
+        for slot in state.slots:
+            if any(packet.work.holding is holding and not _runs_on(packet.work) for packet in slot.packets):
+                _kill(state, slot)
+
+
+def _current_parts(work: Work) -> list[Work]:
+    holding = work.holding
+    return [work.part(at, at + 1) for at in range(work.count) if holding.holds(work.offset + at, 1)]
+
+
+def _runs_on(work: Work) -> bool:
+    return work.holding.marks.count(HELD, work.offset, work.offset + work.count) > 0
+
+
+def _kill(state: WorkerState, slot: Slot) -> None:
+    if slot.state is not State.EMPTY:
+        slot.advance(Event.END)
+        state.commands.append(KillChild(slot.number))
+
+
+def on_close(state: WorkerState, message: Close, now: float) -> None:
+    """A session is over: nothing of it stays, its children end."""
+    session = state.sessions.get(message.session)
+    if session is None:
+        return
+    session.closing = True
+    session.drop_queue()
+    for holding in [each for each in state.holdings.values() if each.session == session.identity]:
+        state.end(holding, 0, holding.count)
+    for key in [key for key in state.fetches if key[0] == session.identity]:
+        del state.fetches[key]
+    for slot in state.children_of(session):
+        if message.at_once or slot.packets or slot.state is State.STARTING:
+            _kill(state, slot)
+        else:
+            end_child(state, slot, now)
+    forget_closed(state)
+
+
+def forget_closed(state: WorkerState) -> None:
+    """Forgets closed sessions whose last child is gone."""
+    for session in [each for each in state.sessions.values() if each.closing]:
+        if not state.children_of(session):
+            del state.sessions[session.identity]
+            state.turns.remove(session)
+
+
+def _sizes(item: Item) -> tuple[int, int]:
+    match item:
+        case FinishedRun(_, _, outcomes):
+            return len(outcomes), sum(map(len, outcomes))
+        case Written():
+            return 1, len(item.text)
+    return 0, 0
+
+
+def send_outbox(state: WorkerState) -> None:
+    """Sends the broker what has gathered, as far as the window is open."""
+    line, outbox = state.line, state.outbox
+    while state.is_welcome and line is not None and outbox.waiting and line.conversation.is_open:
+        items = outbox.take_batch(line.conversation.sent + 1, _sizes)
+        first = items[0]
+        match first:
+            case FinishedRun():
+                finished = [each for each in items if isinstance(each, FinishedRun)]
+                state.send(Finished(state.credit_tasks, list(finished)), batch=True)
+            case Written():
+                written = [each for each in items if isinstance(each, Written)]
+                state.send(Output([each[:5] for each in written]), batch=True)
+                for each in written:
+                    output_sent(state, each)
+            case message:
+                state.send(message, batch=True)
