@@ -319,20 +319,30 @@ def dump_transfer_error(what: str, error: BaseException) -> bytes:
     return b"T" + _dumps((what, pickled, text, f"{_type_name(error)}: {_message(error)}"), 5)
 
 
-def load_outcome(payload: Buffer, what: str = "the result") -> tuple[Any, BaseException | None]:
-    """Rebuild an outcome: (value, None) or (None, exception). Nothing raised by that escapes but a real Ctrl-C."""
+def _name_result() -> str:
+    return "the result"
+
+
+def load_outcome(payload: Buffer, name: Callable[[], str] = _name_result) -> tuple[Any, BaseException | None]:
+    """Rebuild an outcome: (value, None) or (None, exception). Nothing raised by that escapes but a real Ctrl-C.
+
+    `name` is asked for a name of the result when that is needed for an error.
+    """
     try:
-        if payload[0] == _ERROR:
+        first = payload[0]
+        if first == _PICKLE:
+            return _loads(payload), None
+        if first == _ERROR:
             return None, _load_error(payload)
-        if payload[0] == _TRANSFER:
+        if first == _TRANSFER:
             return None, _load_transfer_error(payload)
         return _load(payload), None
     except KeyboardInterrupt as error:
         if threading.current_thread() is threading.main_thread():
             raise
-        return None, _transfer_error(what, error)
+        return None, _transfer_error(name(), error)
     except BaseException as error:
-        return None, _transfer_error(what, error)
+        return None, _transfer_error(name(), error)
 
 
 def _load_error(payload: Buffer) -> BaseException:

@@ -293,7 +293,7 @@ def test_hostile_messages_and_tracebacks_do_not_stop_an_error() -> None:
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), RecursionError("deep"), MemoryError()])
 def test_what_cannot_be_rebuilt_is_a_transfer_error(error: BaseException) -> None:
-    value, there = payload.load_outcome(payload.dump_value([RaisesOnLoad(error)]), "the result of score")
+    value, there = payload.load_outcome(payload.dump_value([RaisesOnLoad(error)]), lambda: "the result of score")
     assert value is None
     assert isinstance(there, TransferError)
     assert "the result of score" in str(there)
