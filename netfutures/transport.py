@@ -15,6 +15,9 @@ from netfutures.limits import MESSAGE_BYTES_MAX, RECONNECT_INTERVAL_MS_MAX, RECO
 from netfutures.wire import Envelope, RemoteProtocolError, decode, encode
 
 
+_READABLE = int(zmq.POLLIN)
+
+
 class Unreachable(Exception):
     """The route is dead: what was sent on it lately may be lost."""
 
@@ -88,16 +91,19 @@ class _Socket:
         self._recv = socket.recv
 
     def is_ready(self) -> bool:
-        return bool(self._getsockopt(zmq.EVENTS) & zmq.POLLIN)  # type: ignore[operator]  # this option is a number
+        """Whether a message is there."""
+        events: int = self._getsockopt(zmq.EVENTS)  # type: ignore[assignment]  # this option is a number
+        return bool(events & _READABLE)
 
     def _receive_frames(self) -> list[bytes]:
         recv = self._recv
         frames = [recv(zmq.NOBLOCK)]
         while self._getsockopt(zmq.RCVMORE):
             frames.append(recv(zmq.NOBLOCK))
-        return frames  # type: ignore[return-value]  # copies are bytes
+        return frames
 
     def close(self) -> None:
+        """Gives the socket and its context up at once."""
         self._socket.close(linger=0)
         self._context.term()
 

@@ -209,6 +209,7 @@ class Cancelled(Message):
 
     request: Integer
     numbers: NumberRanges
+    is_last: Flag
 
 
 @_kind(13)

@@ -158,7 +158,8 @@ class ClientSession:
         recall = self.recalls.pop(request)
         numbers = recall.numbers
         for start in range(0, max(1, len(numbers)), BATCH_TASKS_MAX):
-            self.outbox.put(Cancelled(request, numbers[start : start + BATCH_TASKS_MAX]))
+            stop = start + BATCH_TASKS_MAX
+            self.outbox.put(Cancelled(request, numbers[start:stop], stop >= len(numbers)))
 
     def break_with(self, certificate: dict[str, Any]) -> None:
         """The session is broken: nothing of it runs any more, and the client is told why."""
