@@ -172,11 +172,14 @@ class TaskLoop:
         words = self._words
         tail, read = words[END], words[READ]
         lap_end = tail - tail % RING_BYTES + RING_BYTES
+        if read == tail:
+            # All is consumed, so it begins at the ring's begin: that is in the cache, the rest need not be in memory.
+            if tail % RING_BYTES:
+                tail, lap_end = lap_end, lap_end + RING_BYTES
+            read = tail
         bound = read + RING_BYTES
-        # When all is consumed the ring's begin is best: it is in the cache, and the rest need not be in memory.
-        if (read == tail and tail % RING_BYTES) or min(lap_end, bound) - tail < bound - lap_end:
-            tail = lap_end
-            lap_end += RING_BYTES
+        if min(lap_end, bound) - tail < bound - lap_end:
+            tail, lap_end = lap_end, lap_end + RING_BYTES
         base = lap_end - RING_BYTES
         record = self._pack(index) + record
         position = tail - base

@@ -18,8 +18,6 @@ import traceback
 from types import FrameType, ModuleType
 from typing import Any, Final, NoReturn
 
-import msgpack
-
 from netfutures.payload import load_function
 from netfutures_worker import channel, kernel
 from netfutures_worker.channel import PACKET_BYTES_MAX, PAGE_BYTES, SHARED_BYTES, PacketBroken, unpack
@@ -65,10 +63,10 @@ def _settle_in() -> None:
     kernel.set_process_name("nf-child")
     kernel.become_subreaper()
     # A container may forbid it; then the kernel chooses between this and the worker by size.
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+b", buffering=0) as file:
         adjusted = min(1000, int(file.read()) + _OOM_SCORE)
         file.seek(0)
-        file.write(str(adjusted))
+        file.write(b"%d" % adjusted)
     for number in signal.valid_signals():
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
@@ -153,10 +151,10 @@ def _prepare(initializer: Buffer | None, extra: dict[str, Any] | None, outgoing:
             stage = OURS  # noqa: F841 (`interrupt` reads it)
             text = traceback.format_exc()
             outgoing.settle()
-            outgoing.send(msgpack.packb((channel.FAILED, text[-channel.INLINE_BYTES_MAX // 4 :])))
+            outgoing.send(channel.pack((channel.FAILED, text[-channel.INLINE_BYTES_MAX // 4 :])))
             os._exit(channel.EXIT_INITIALIZER)
         outgoing.settle()
-    outgoing.send(msgpack.packb((channel.READY, os.getpid(), exact)))
+    outgoing.send(channel.pack((channel.READY, os.getpid(), exact)))
 
 
 def _finish(outgoing: Outgoing) -> NoReturn:

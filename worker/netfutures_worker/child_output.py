@@ -107,6 +107,7 @@ class _Outlet(io.RawIOBase):
     def __init__(self, outgoing: Outgoing, stream: int, name: str) -> None:
         self._outgoing = outgoing
         self._stream = stream
+        self._pack = msgpack.Packer(buf_size=2 * OUTPUT_BYTES_MAX).pack
         self.name = name
         self.mode = "wb"
 
@@ -116,7 +117,7 @@ class _Outlet(io.RawIOBase):
         if outgoing.copied:
             return os.write(self._stream, chunk)
         index = outgoing.words[CLAIM] if outgoing.busy else 0
-        outgoing.send(msgpack.packb((OUTPUT, index, self._stream, chunk)))
+        outgoing.send(self._pack((OUTPUT, index, self._stream, chunk)))
         return len(chunk)
 
     def writable(self) -> bool:
