@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from netfutures.fields import Payload
 from netfutures.wire import Envelope
@@ -36,7 +36,6 @@ class StartChild(NamedTuple):
 
     slot: int
     initializer: Given | None
-    settings: dict[str, Any]
 
 
 class GiveFunction(NamedTuple):

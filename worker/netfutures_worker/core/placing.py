@@ -8,6 +8,10 @@ from .slot import Event, Packet, Slot, State
 from .state import WorkerState
 from .work import Work
 
+PACKET_HEAD_BYTES = 64
+PAYLOAD_HEAD_BYTES = 5
+"""What msgpack adds to a packet and to each payload in it, at most."""
+
 
 def place(state: WorkerState, now: float) -> None:
     """Gives every slot what it can take; sessions take turns."""
@@ -59,7 +63,7 @@ def _start_children(state: WorkerState, session: WorkerSession, now: float) -> N
             slot.started_at = now
             slot.allowance = session.tasks_per_child_max
             slot.advance(Event.START)
-            state.commands.append(StartChild(slot.number, session.initializer, session.settings))
+            state.commands.append(StartChild(slot.number, session.initializer))
             starting += 1
         elif _is_free_for(slot, session):
             end_child(state, slot, now)
@@ -109,8 +113,8 @@ def _next_packet(slot: Slot, session: WorkerSession, function: Function, childre
 def _within_bytes(work: Work, count: int) -> int:
     size_bytes = 0
     for at, payload in enumerate(work.payloads[:count]):
-        size_bytes += len(payload)
-        if size_bytes > PACKET_BYTES_MAX:
+        size_bytes += len(payload) + PAYLOAD_HEAD_BYTES
+        if size_bytes > PACKET_BYTES_MAX - PACKET_HEAD_BYTES:
             return max(1, at)
     return count
 

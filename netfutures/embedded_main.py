@@ -1,0 +1,135 @@
+"""The embedded cluster's program: a broker and a worker in one loop, for one client; the one file that imports both.
+
+It is started by `netfutures.client.embedded` with an inherited socket, over which it is told everything else. It lives
+as long as its client does, which it watches by pidfd, and takes all its children with it.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+SETUP_BYTES_MAX = 16 << 20
+END_TIMEOUT_S = 0.8
+"""After its client's end everything here has to be gone within a second."""
+
+
+def main() -> None:
+    """Takes the setup, forks the zygote before anything else is loaded, then serves."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    client = os.getppid()
+    client_fd = os.pidfd_open(client)
+    setup = _receive_setup(channel)
+    if setup is None or os.getppid() != client:
+        return  # The client is gone already.
+    sys.path[:] = setup["sys_path"]
+    sys.argv[:] = setup["argv"]
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+
+    from netfutures_worker.zygote import start_zygote
+
+    zygote = start_zygote()
+    cluster = _Cluster(setup, zygote, client_fd)
+    try:
+        channel.send(cluster.endpoint.encode())
+        cluster.serve()
+    finally:
+        cluster.end()
+
+
+def _receive_setup(channel: socket.socket) -> dict[str, Any] | None:
+    """A length, then as many bytes of a literal; read with nothing but the standard library's least."""
+    from marshal import loads
+
+    head = channel.recv(8, socket.MSG_WAITALL)
+    if len(head) < 8:
+        return None
+    packed = channel.recv(int.from_bytes(head, "little"), socket.MSG_WAITALL)
+    setup = loads(packed)
+    return setup if isinstance(setup, dict) else None
+
+
+class _Cluster:
+    """Broker and worker, their links, and the loop."""
+
+    def __init__(self, setup: dict[str, Any], zygote: Any, client_fd: int) -> None:
+        from netfutures_broker.core.scheduler import Scheduler
+        from netfutures_broker.shell import BrokerShell
+        from netfutures_worker.core.state import Identity
+        from netfutures_worker.core.supervisor import Supervisor
+        from netfutures_worker.memory import Memory
+        from netfutures_worker.shell import WorkerShell
+
+        from netfutures.poller import Poller
+        from netfutures.transport import KeyPair, LocalLink, RouterLink
+
+        self._directory: str | None = setup["directory"]
+        self._is_over = False
+        self._zygote = zygote
+        keys = None if setup["keys"] is None else KeyPair(*setup["keys"])
+        router = RouterLink(setup["bind"], keys=keys)
+        self.endpoint = router.endpoint
+        route = os.urandom(16)
+        to_worker, to_broker = LocalLink.pair(route)
+        scheduler = Scheduler(int.from_bytes(os.urandom(8), "little"))
+        identity = Identity(os.urandom(16), os.urandom(16), socket.gethostname(), os.getpid(), {})
+        supervisor = Supervisor(identity, setup["slots"], Memory.create)
+        self._poller = Poller()
+        self._broker = BrokerShell(scheduler, router, {route: to_worker}, _clock, self._session_ended)
+        self._worker = WorkerShell(supervisor, to_broker, zygote, self._poller, _clock)
+        self._router = router
+        self._poller.watch(router.fd, _nothing, edge=True)
+        self._poller.watch(client_fd, self._client_ended)
+
+    def serve(self) -> None:
+        """Turns, until the client is gone, or its session is over and the children have ended in good order."""
+        broker, worker = self._broker, self._worker
+        worker.connect()
+        while not self._is_over or worker.core.has_children:
+            broker.step()
+            worker.step()
+            if broker.is_ready() or worker.is_ready():
+                continue
+            self._poller.wait(self._timeout_s())
+
+    def _timeout_s(self) -> float | None:
+        deadlines = [core.next_deadline() for core in (self._broker.core, self._worker.core)]
+        known = [deadline for deadline in deadlines if deadline is not None]
+        return max(0.0, min(known) - _clock()) if known else None
+
+    def _session_ended(self, session: bytes) -> None:
+        self._is_over = True
+
+    def _client_ended(self) -> None:
+        """The client is gone: nobody wants anything of this any more."""
+        sys.exit(0)
+
+    def end(self) -> None:
+        """Kills what still runs, and leaves no process and no file behind."""
+        deadline = _clock() + END_TIMEOUT_S
+        worker = self._worker
+        worker.end_children()
+        while worker.core.has_children and _clock() < deadline:
+            self._poller.wait(max(0.0, deadline - _clock()))
+        worker.end_strays()
+        self._zygote.close()
+        self._router.close()
+        if self._directory is not None:
+            import shutil
+
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _nothing() -> None:
+    """The broker's step takes what has come."""
+
+
+def _clock() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+if __name__ == "__main__":
+    main()

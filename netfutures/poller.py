@@ -1,0 +1,42 @@
+"""Waits for descriptors and calls what watches them; the loop of each program stands on it."""
+
+import select
+from collections.abc import Callable
+from typing import Final
+
+FIRST: Final = 0
+"""Watched before others: what a task wrote is read before its result."""
+LAST: Final = 1
+
+
+class Poller:
+    """An epoll, and for each descriptor in it what to call."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._watched: dict[int, tuple[int, Callable[[], None]]] = {}
+
+    def watch(self, fd: int, call: Callable[[], None], *, order: int = LAST, edge: bool = False) -> None:
+        """Calls `call` when the descriptor is readable or hung up; with `edge` only when that is news."""
+        self._watched[fd] = (order, call)
+        self._epoll.register(fd, select.EPOLLIN | (select.EPOLLET if edge else 0))
+
+    def unwatch(self, fd: int) -> None:
+        """Forgets a descriptor, which must still be open; one that is not watched is none of our business."""
+        if self._watched.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def wait(self, timeout_s: float | None) -> None:
+        """Sleeps until something is readable or the time is over, and calls what watches it."""
+        events = self._epoll.poll(-1 if timeout_s is None else timeout_s)
+        watched = self._watched
+        if len(events) > 1:
+            events.sort(key=lambda event: watched[event[0]][0] if event[0] in watched else LAST)
+        for fd, _ in events:
+            entry = watched.get(fd)
+            if entry is not None:
+                entry[1]()
+
+    def close(self) -> None:
+        """Gives the epoll up."""
+        self._epoll.close()
