@@ -22,13 +22,13 @@ with Executor(max_workers=2) as executor:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name in NAMES:
-        (tmp_path / f"{name}.py").write_text(f"def answer(*_):\n    return 'the user''s own {name}'\n")
+        (tmp_path / f"{name}.py").write_text(f"def answer(*_):\n    return 'my own {name}'\n")
     (tmp_path / "script.py").write_text(SCRIPT)
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [["script.py"], ["-m", "script"], ["-c", "import script"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["script.py"], ["-m", "script"], ["-c", SCRIPT]], ids=["file", "module", "command"])
 def test_a_user_s_own_files_disturb_nothing(folder: Path, command: list[str]) -> None:
     ended = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=50)
-    worker, broker = "the users own worker", "the users own broker"
+    worker, broker = "my own worker", "my own broker"
     assert (ended.stdout.strip(), ended.stderr) == (f"{worker} {worker} {broker} {broker}", "")
