@@ -7,11 +7,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from stage import Stage, in_own_process, open_descriptors, staged, text_of, wait_readable
+from child_stage import Stage, in_own_process, open_descriptors, staged, text_of, wait_readable
 
 
 @in_own_process
-def test_a_child_runs_a_task_and_ends_when_told(_: Path) -> None:
+def test_a_child_runs_a_task_and_ends_when_told(tmp_path: Path) -> None:
     from netfutures_worker.channel import Exit
 
     with staged() as stage:
@@ -58,7 +58,7 @@ def look_around() -> dict[str, Any]:
 
 
 @in_own_process
-def test_a_child_has_the_surroundings_of_a_fresh_interpreter(_: Path) -> None:
+def test_a_child_has_the_surroundings_of_a_fresh_interpreter(tmp_path: Path) -> None:
     os.environ["NETFUTURES_ADDRESS"] = "nowhere"
     for number in (signal.SIGHUP, signal.SIGTERM):  # as under nohup
         signal.signal(number, signal.SIG_IGN)
@@ -102,7 +102,7 @@ def test_a_child_holds_no_file_of_its_siblings_or_its_worker(tmp_path: Path) -> 
 
 
 @in_own_process
-def test_fifty_lives_leak_no_descriptor_and_no_process(_: Path) -> None:
+def test_fifty_lives_leak_no_descriptor_and_no_process(tmp_path: Path) -> None:
     with staged() as stage:
         before = open_descriptors()
         for _ in range(50):
@@ -119,7 +119,7 @@ def test_fifty_lives_leak_no_descriptor_and_no_process(_: Path) -> None:
 
 
 @in_own_process
-def test_an_initializer_runs_before_the_first_task(_: Path) -> None:
+def test_an_initializer_runs_before_the_first_task(tmp_path: Path) -> None:
     from netfutures.payload import dump_by_value
 
     def set_up() -> None:
@@ -143,7 +143,7 @@ def test_an_initializer_runs_before_the_first_task(_: Path) -> None:
 
 
 @in_own_process
-def test_a_failing_initializer_is_told_and_ends_the_child(_: Path) -> None:
+def test_a_failing_initializer_is_told_and_ends_the_child(tmp_path: Path) -> None:
     from netfutures.payload import dump_by_value
     from netfutures_worker.channel import Exit, Failed
 
@@ -194,7 +194,7 @@ def test_exit_handlers_and_threads_end_before_the_child(tmp_path: Path) -> None:
 
 
 @in_own_process
-def test_a_child_that_is_killed_before_it_started_is_ended_all_the_same(_: Path) -> None:
+def test_a_child_that_is_killed_before_it_started_is_ended_all_the_same(tmp_path: Path) -> None:
     from netfutures_worker.channel import Exit
 
     with staged() as stage:
@@ -210,7 +210,7 @@ def test_a_child_that_is_killed_before_it_started_is_ended_all_the_same(_: Path)
 
 
 @in_own_process
-def test_children_survive_the_zygote_and_its_loss_is_told(_: Path) -> None:
+def test_children_survive_the_zygote_and_its_loss_is_told(tmp_path: Path) -> None:
     from netfutures_worker.zygote import ZygoteLost
 
     stage = Stage()

@@ -79,8 +79,9 @@ class Incoming:
         barrier()
         start = self._words[START]
         # END was read first and offsets only grow: so it is of the region that begins at START, or it is below it, and
-        # then there is a note of its region. The copy is made before READ moves, as then the child may write there.
-        region = self._copy(start, end) if end > start else b""
+        # then there is a note of its region. What has been consumed the child may be writing over at this moment; the
+        # rest it may from when READ moves on, so the copy is made now.
+        region = self._copy(start, end) if end > max(start, self._words[READ]) else b""
         self._drain_pipes(records)
         unread_bytes = 0 if self.hung_up else _unread_bytes(self._socket)
         while unread_bytes > 0:

@@ -24,7 +24,7 @@ def in_own_process(body: Callable[[Path], None]) -> Callable[[Path], None]:
     def test(tmp_path: Path) -> None:
         import pytest
 
-        command = [sys.executable, __file__, body.__module__, body.__name__, str(tmp_path)]
+        command = [sys.executable, __file__, body.__code__.co_filename, body.__name__, str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=50, stdin=subprocess.DEVNULL)
         if done.returncode:
             pytest.fail(f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}", pytrace=False)
@@ -180,9 +180,10 @@ def open_descriptors() -> dict[int, str]:
 
 
 def main() -> None:
-    module, name, folder = sys.argv[1:]
+    file, name, folder = sys.argv[1:]
+    sys.path.insert(0, str(Path(file).parent))
     try:
-        getattr(importlib.import_module(module), name).body(Path(folder))
+        getattr(importlib.import_module(Path(file).stem), name).body(Path(folder))
     except BaseException:
         traceback.print_exc()
         os._exit(1)
