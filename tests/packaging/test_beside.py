@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [["script.py"], ["-m", "script"], ["-c", SCRIPT]], ids=["file", "module", "command"])
+@pytest.mark.parametrize("command", [["script.py"], ["-m", "script"], ["-c", SCRIPT]], ids=["file", "module", "text"])
 def test_a_user_s_own_files_disturb_nothing(folder: Path, command: list[str]) -> None:
     ended = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=50)
     worker, broker = "my own worker", "my own broker"
