@@ -162,7 +162,7 @@ class Future(_base.Future[_T]):
                     else:
                         watch.callbacks.append(fn)
                     return
-        _call(fn, self)
+        call(fn, self)
 
     # -- ending
 
@@ -429,18 +429,24 @@ def release_waiters() -> None:
         waker.release()
 
 
-def run_callbacks(future: Future[Any]) -> None:
-    """Run the callbacks of a future that is done, once, whoever calls."""
+def take_callbacks(future: Future[Any]) -> list[Callable[[Any], object]]:
+    """The callbacks of a future that is done: whoever takes them runs them, so that each runs once."""
     watch = future._watch
     if watch is None or watch.callbacks is None:
-        return
+        return []
     with _lock:
         callbacks, watch.callbacks = watch.callbacks, None
-    for callback in callbacks or ():
-        _call(callback, future)
+    return callbacks or []
 
 
-def _call(callback: Callable[[Any], object], future: Future[Any]) -> None:
+def run_callbacks(future: Future[Any]) -> None:
+    """Run the callbacks of a future that is done, unless somebody has."""
+    for callback in take_callbacks(future):
+        call(callback, future)
+
+
+def call(callback: Callable[[Any], object], future: Future[Any]) -> None:
+    """Run one callback; what it raises is logged, as the standard library does it."""
     try:
         callback(future)
     except Exception:
@@ -453,9 +459,7 @@ Outcome = Any
 """The bytes of an outcome, or an exception that was made here."""
 
 
-def take_for_sending(
-    queue: deque[Future[Any]], count_max: int, bytes_max: int, first_number: int
-) -> list[Future[Any]]:
+def take_for_sending(queue: deque[Future[Any]], count_max: int, bytes_max: int, first_number: int) -> list[Future[Any]]:
     """Take the next futures from the queue to hand them out, numbered from `first_number`; cancelled ones are dropped.
 
     Takes at most `count_max`, of at most `bytes_max` bytes together, but one at least, however large. From here on
