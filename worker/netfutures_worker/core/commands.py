@@ -21,7 +21,7 @@ class Pulled(Protocol):
         """All of it is there."""
 
 
-Given: TypeAlias = "Payload | Pulled"
+Given: TypeAlias = Payload | Pulled
 """A payload as the shell takes it: bytes, or what was pulled."""
 
 
