@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {"Executor": "netfutures.client.executor", "Future": "netfutures.client.future"}
-"""Where a name lives that is not an error; resolved when asked for, since brokers and children import this package too."""
+"""Where a name lives that is not an error; resolved when asked for, since brokers and children import this too."""
 
 
 def __getattr__(name: str) -> Any:
