@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+import netfutures
 from left_behind import end_processes, processes_of_this_run, wait_until_gone
 from source_files import CHECKOUT
 
@@ -23,6 +26,11 @@ def call(*command: str | Path, cwd: Path, **environment: str) -> tuple[int, str]
         timeout=50,
     )
     return ended.returncode, ended.stdout
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    assert netfutures.__version__ == project["version"] == version("netfutures")
 
 
 @pytest.mark.parametrize(("words", "status"), [([], 0), (["--help"], 0), (["bild"], 2)])
