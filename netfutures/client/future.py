@@ -356,30 +356,31 @@ class Future(_base.Future[_T]):
 
 
 def _end(
-    future: Future[Any], state: str, form: _Form, content: object, *, unsent_only: bool = False, defer: bool = False
+    future: Future[Any], state: str, form: _Form, content: Any, *, unsent_only: bool = False, defer: bool = False
 ) -> bool:
     """Take a future to its last state and tell who waits; False if it is there already.
 
     With `unsent_only` also False if it was handed out meanwhile; with `defer` also if it has callbacks. Wakers are
     collected for `release_waiters`, callbacks are left to `run_callbacks`.
     """
+    raised = form is ERROR or (form is PACKED and is_error(content))  # looked at now: once stored, others unpickle it
     while True:
         watch = future._watch
         condition = None if watch is None else watch.condition
-        if condition is not None:
+        if watch is not None and condition is not None:
             with condition:
                 if not _store(future, state, form, content, unsent_only, defer, condition):
                     return False
-                for waiter in future._waiters:
-                    _tell(waiter, future, state, form)
+                if watch.waiters:
+                    _tell(watch.waiters, future, state, raised)
             break
         if _store(future, state, form, content, unsent_only, defer, None):
             break
         watch = future._watch
         if watch is None or watch.condition is None:
             return False
-    watch = future._watch  # it may have been made until the store, not later
-    if watch is not None:
+    watch = future._watch  # it may have been made until the store
+    if watch is not None and watch.wakers:  # who adds one from here on sees that the future is done, and does not sleep
         _collect_wakers(watch)
     return True
 
@@ -401,15 +402,16 @@ def _store(
     return True
 
 
-def _tell(waiter: Any, future: Future[Any], state: str, form: _Form) -> None:
-    if state is CANCELLED_AND_NOTIFIED:
-        waiter.add_cancelled(future)
-    elif state is not FINISHED:
-        return  # set_running_or_notify_cancel will tell
-    elif form is ERROR or (form is PACKED and is_error(future._payload)):
-        waiter.add_exception(future)
-    else:
-        waiter.add_result(future)
+def _tell(waiters: list[Any], future: Future[Any], state: str, raised: bool) -> None:
+    for waiter in waiters:
+        if state is CANCELLED_AND_NOTIFIED:
+            waiter.add_cancelled(future)
+        elif state is not FINISHED:
+            return  # set_running_or_notify_cancel will tell them
+        elif raised:
+            waiter.add_exception(future)
+        else:
+            waiter.add_result(future)
 
 
 def _collect_wakers(watch: _Watch) -> None:

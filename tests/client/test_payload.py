@@ -313,6 +313,7 @@ def test_an_interrupt_while_loading_is_real_in_the_main_thread_only() -> None:
 
 @pytest.mark.parametrize("damaged", [b"", b"\x80", b"\0", b"\0\0\0\0\5\0\0\0", b"E", b"Tjunk", b"zzz", b"\0" * 64])
 def test_damaged_outcomes_are_transfer_errors(damaged: bytes) -> None:
+    assert payload.is_error(damaged) is (damaged[:1] in (b"E", b"T"))
     value, there = payload.load_outcome(damaged)
     assert isinstance(there, TransferError)
     assert value is None

@@ -1,0 +1,597 @@
+"""A light future keeps every promise of the standard library's, and unpickles once, by whoever asks."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import copy
+import gc
+import logging
+import os
+import pickle
+import re
+import signal
+import sys
+import threading
+import time
+import tracemalloc
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
+from typing import Any
+
+import pytest
+
+from netfutures.client import future as module
+from netfutures.client.functions import Function
+from netfutures.client.future import (
+    Future,
+    cancel_returned,
+    fail,
+    give_back,
+    mark_pending,
+    mark_running,
+    release_waiters,
+    settle,
+    settle_one,
+    take_for_sending,
+)
+from netfutures.errors import TransferError
+from netfutures.payload import dump_call, dump_error, dump_value
+
+LIMIT_S = 20
+CALL = dump_call((1,), {})
+
+
+class Pool:
+    """Stands where the I/O thread is: answers a recall with what the test wants."""
+
+    def __init__(self, answer: Callable[[Future[Any]], bool] = lambda future: False) -> None:
+        self.answer = answer
+        self.asked: list[Future[Any]] = []
+
+    def recall(self, future: Future[Any]) -> bool:
+        self.asked.append(future)
+        return self.answer(future)
+
+
+def make(pool: Any = None, payload: bytes = CALL) -> Future[Any]:
+    return Future(Function(b"", True, "score", pool, os.getpid()), payload)
+
+
+def finish(future: Future[Any], outcome: Any) -> None:
+    assert settle_one(future, outcome)
+    release_waiters()
+
+
+def in_thread(call: Callable[[], Any]) -> threading.Thread:
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    return thread
+
+
+def until(condition: Callable[[], object]) -> None:
+    """For what no event tells: that another thread has gone to sleep."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+def sleepers(future: Future[Any]) -> int:
+    return 0 if future._watch is None else len(future._watch.wakers)
+
+
+LOADED: list[str] = []
+
+
+class Counted:
+    """Notes each of its loadings."""
+
+    def __getstate__(self) -> int:
+        return 1
+
+    def __setstate__(self, state: int) -> None:
+        LOADED.append(threading.current_thread().name)
+
+
+class Slow:
+    """Its loading waits for the test, and may ask for a future, as hostile objects do."""
+
+    begun, go_on = threading.Event(), threading.Event()
+    ask: Any = None
+
+    def __getstate__(self) -> int:
+        return 1
+
+    def __setstate__(self, state: int) -> None:
+        Slow.begun.set()
+        if Slow.ask is not None:
+            Slow.ask.result()
+        assert Slow.go_on.wait(LIMIT_S)
+        LOADED.append("slow")
+
+
+# ---- states, as the standard library has them -----------------------------------------------------------------------
+
+
+def test_a_value() -> None:
+    future = make()
+    assert not future.done()
+    assert not future.running()
+    assert not future.cancelled()
+    finish(future, dump_value([5]))
+    assert future.done()
+    assert not future.cancelled()
+    assert future.result() == [5]
+    assert future.result() is future.result()
+    assert future.exception() is None
+    assert not future.cancel()
+    assert isinstance(future, concurrent.futures.Future)
+
+
+def test_an_exception() -> None:
+    future = make()
+    finish(future, dump_error(LookupError("gone")))
+    with pytest.raises(LookupError, match="gone") as caught:
+        future.result()
+    assert future.exception() is caught.value
+    assert caught.value.__cause__ is not None
+
+
+def test_an_exception_holds_no_cycle_with_its_future() -> None:
+    future = make()
+    finish(future, dump_error(LookupError("gone")))
+    gc.disable()
+    try:
+        with pytest.raises(LookupError):
+            future.result()
+        seen = weakref.ref(future)
+        del future
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+def test_what_cannot_be_rebuilt_is_this_futures_transfer_error() -> None:
+    future = make()
+    future._number = 12
+    finish(future, b"\x80\x05junk")
+    with pytest.raises(TransferError, match="task 12"):
+        future.result()
+
+
+def test_running_only_when_told_so() -> None:
+    future, done, cancelled = make(), make(), make()
+    finish(done, dump_value(1))
+    cancelled.cancel()
+    mark_running([future, done, cancelled])
+    assert future.running()
+    assert not future.cancel()
+    assert done.result() == 1
+    assert cancelled.cancelled()
+    mark_pending([future, done])
+    assert not future.running()
+    assert done.done()
+    mark_running([future])
+    finish(future, dump_value(3))
+    assert future.result() == 3
+
+
+@pytest.mark.parametrize("ask", ["result", "exception"])
+def test_timeouts(ask: str) -> None:
+    future = make()
+    for timeout in (0, -1, 0.01):
+        with pytest.raises(TimeoutError):
+            getattr(future, ask)(timeout)
+    assert future._watch is not None
+    assert future._watch.wakers == []
+    finish(future, dump_value(1))
+    assert future.result(0) == 1
+    with pytest.raises(OverflowError):
+        make().result(threading.TIMEOUT_MAX * 2)
+
+
+def test_users_may_finish_a_future_themselves() -> None:
+    future: Future[int] = Future()
+    assert future.set_running_or_notify_cancel()
+    assert future.running()
+    with pytest.raises(RuntimeError):
+        future.set_running_or_notify_cancel()
+    future.set_result(4)
+    with pytest.raises(InvalidStateError):
+        future.set_result(5)
+    with pytest.raises(InvalidStateError):
+        future.set_exception(ValueError())
+    assert future.result() == 4
+    failed: Future[int] = Future()
+    failed.set_exception(ValueError("mine"))
+    with pytest.raises(ValueError, match="mine"):
+        failed.result()
+    settle([future, failed], [dump_value(9), dump_value(9)])
+    assert future.result() == 4
+    assert isinstance(failed.exception(), ValueError)
+
+
+def test_a_future_of_the_users_own_is_cancelled_in_two_steps_as_in_the_standard_library() -> None:
+    future: Future[int] = Future()
+    assert future.cancel()
+    assert future.cancel()
+    assert future._state == "CANCELLED"
+    with pytest.raises(CancelledError):
+        future.result()
+    assert not future.set_running_or_notify_cancel()
+    assert future._state == "CANCELLED_AND_NOTIFIED"
+    with pytest.raises(InvalidStateError):
+        future.set_result(1)
+
+
+def test_repr() -> None:
+    future, failed, pending, cancelled = make(), make(), make(), make()
+    finish(future, dump_value(2.5))
+    finish(failed, dump_error(KeyError(1)))
+    cancelled.cancel()
+    assert re.fullmatch(r"<Future at 0x[0-9a-f]+ state=finished returned float>", repr(future))
+    assert re.fullmatch(r"<Future at 0x[0-9a-f]+ state=finished raised KeyError>", repr(failed))
+    assert re.fullmatch(r"<Future at 0x[0-9a-f]+ state=cancelled>", repr(cancelled))
+    assert re.fullmatch(r"<Future at 0x[0-9a-f]+ state=pending>", repr(pending))
+    assert pending._watch is None, "repr makes nothing"
+
+
+def test_it_can_be_neither_pickled_nor_copied_but_weakly_referenced_and_marked() -> None:
+    future = make()
+    for move in (pickle.dumps, copy.copy, copy.deepcopy, lambda f: dump_call((f,), {})):
+        with pytest.raises(TypeError, match=r"future\.result\(\)"):
+            move(future)
+    assert weakref.ref(future)() is future
+    future.arg = 5  # type: ignore[attr-defined]
+    assert future.__dict__ == {"arg": 5}
+    assert Future[int] != Future
+
+
+def test_a_done_future_keeps_neither_its_arguments_nor_its_function() -> None:
+    ends: list[Callable[[Future[Any]], object]] = [
+        lambda future: settle([future], [dump_value(1)]),
+        lambda future: settle_one(future, dump_value(1)),
+        lambda future: future.cancel(),
+        lambda future: future.set_exception(ValueError()),
+    ]
+    for end in ends:
+        function = Function(b"function", True, "score", None, os.getpid())
+        payload = bytes(range(200))
+        future: Future[Any] = Future(function, payload)
+        seen, count = weakref.ref(function), sys.getrefcount(payload)
+        del function
+        end(future)
+        assert seen() is None
+        assert sys.getrefcount(payload) == count - 1
+
+
+def test_it_is_light() -> None:
+    function = Function(b"", True, "score", None, os.getpid())
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    futures: list[Future[Any]] = [Future(function, CALL) for _ in range(10_000)]
+    each_bytes = (tracemalloc.get_traced_memory()[0] - before) / len(futures)
+    tracemalloc.stop()
+    assert each_bytes < 150
+
+
+# ---- waiting --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ask", ["result", "exception"])
+def test_many_wait_and_are_woken_when_the_io_thread_says(ask: str) -> None:
+    future, woken = make(), threading.Semaphore(0)
+
+    def sleep() -> None:
+        getattr(future, ask)()
+        woken.release()
+
+    for _ in range(5):
+        in_thread(sleep)
+    until(lambda: sleepers(future) == 5)
+    assert settle([future], [dump_value(1)]) == []
+    release_waiters()
+    assert all(woken.acquire(timeout=LIMIT_S) for _ in range(5))
+
+
+def test_waiters_of_a_cancelled_future_are_woken() -> None:
+    future, seen = make(), []
+
+    def ask() -> None:
+        try:
+            future.result()
+        except CancelledError:
+            seen.append(True)
+
+    thread = in_thread(ask)
+    until(lambda: sleepers(future) == 1)
+    assert future.cancel()
+    thread.join(LIMIT_S)
+    assert seen == [True]
+
+
+def test_ctrl_c_while_waiting_leaves_the_future_usable() -> None:
+    future = make()
+
+    def interrupt() -> None:
+        until(lambda: sleepers(future) == 1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    in_thread(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        future.result(LIMIT_S)
+    assert future._watch is not None
+    assert future._watch.wakers == []
+    finish(future, dump_value(1))
+    assert future.result() == 1
+
+
+def test_ctrl_c_while_unpickling_leaves_the_future_usable() -> None:
+    future = make()
+    LOADED.clear()
+    Slow.begun, Slow.go_on, Slow.ask = threading.Event(), threading.Event(), None
+    finish(future, dump_value(Slow()))
+
+    def interrupt() -> None:
+        assert Slow.begun.wait(LIMIT_S)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    in_thread(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        future.result()
+    Slow.go_on.set()
+    assert isinstance(future.result(), Slow)
+    assert LOADED == ["slow"]
+
+
+def test_unpickled_once_by_one_of_many_who_ask() -> None:
+    future = make()
+    LOADED.clear()
+    Slow.begun, Slow.go_on, Slow.ask = threading.Event(), threading.Event(), None
+    finish(future, dump_value(Slow()))
+    values: list[Any] = []
+    threads = [in_thread(lambda: values.append(future.result())) for _ in range(4)]
+    assert Slow.begun.wait(LIMIT_S)
+    assert not make().cancelled(), "other futures are not held up"
+    Slow.go_on.set()
+    for thread in threads:
+        thread.join(LIMIT_S)
+    assert len(values) == 4
+    assert len({id(value) for value in values}) == 1
+    assert LOADED == ["slow"]
+
+
+def test_unpickled_by_who_asks_and_not_by_who_settles() -> None:
+    future = make()
+    LOADED.clear()
+    in_thread(lambda: finish(future, dump_value(Counted()))).join(LIMIT_S)
+    assert LOADED == []
+    future.result()
+    future.exception()
+    repr(future)
+    assert [threading.current_thread().name] == LOADED
+
+
+def test_a_result_that_asks_for_itself_is_told_so() -> None:
+    future = make()
+    Slow.begun, Slow.go_on, Slow.ask = threading.Event(), threading.Event(), future
+    Slow.go_on.set()
+    finish(future, dump_value(Slow()))
+    error = future.exception()
+    Slow.ask = None
+    assert isinstance(error, TransferError)
+    assert "asks for itself" in str(error)
+
+
+# ---- cancelling -----------------------------------------------------------------------------------------------------
+
+
+def test_what_was_not_handed_out_is_cancelled_here_and_now() -> None:
+    pool = Pool()
+    future = make(pool)
+    ran: list[threading.Thread] = []
+    future.add_done_callback(lambda f: ran.append(threading.current_thread()))
+    assert future.cancel()
+    assert future.cancel()
+    assert future._state == "CANCELLED_AND_NOTIFIED"
+    assert ran == [threading.current_thread()]
+    assert pool.asked == []
+    assert wait([future], timeout=0).done == {future}
+    assert take_for_sending(deque([future]), 10, 100, 1) == []
+
+
+def test_what_was_handed_out_is_recalled() -> None:
+    pool = Pool(lambda future: not cancel_returned(future) or True)
+    future = make(pool)
+    ran: list[Future[Any]] = []
+    future.add_done_callback(ran.append)
+    assert take_for_sending(deque([future]), 10, 100, 1) == [future]
+    assert future.cancel()
+    assert pool.asked == [future]
+    assert future.cancelled()
+    assert ran == [future], "the callbacks ran once, in the thread that cancelled"
+
+
+def test_a_recall_that_comes_too_late_is_false() -> None:
+    for state in (False, True):
+        future = make(Pool(lambda future: state and settle_one(future, dump_value(1)) and False))  # noqa: B023
+        take_for_sending(deque([future]), 10, 100, 1)
+        assert not future.cancel()
+        assert future.done() is state
+        mark_running([future])
+        assert not future.cancel()
+
+
+def test_what_came_back_waits_here_again() -> None:
+    pool = Pool()
+    futures = [make(pool) for _ in range(3)]
+    assert take_for_sending(deque(futures), 10, 1000, 1) == futures
+    cancel_returned(futures[1])
+    finish(futures[2], dump_value(3))
+    assert give_back(futures) == [futures[0]]
+    assert futures[0].cancel()
+    assert pool.asked == []
+    assert futures[2].result() == 3
+
+
+def test_a_forked_copy_refuses_to_wait() -> None:
+    future: Future[Any] = Future(Function(b"", True, "score", Pool(), os.getpid() + 1), CALL)
+    with pytest.raises(RuntimeError, match="forked"):
+        future.result()
+    take_for_sending(deque([future]), 10, 100, 1)
+    with pytest.raises(RuntimeError, match="forked"):
+        future.cancel()
+
+
+def test_a_lock_held_by_another_thread_at_a_fork_is_renewed() -> None:
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with module._lock:
+            held.set()
+            go_on.wait(LIMIT_S)
+
+    thread = in_thread(hold)
+    assert held.wait(LIMIT_S)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(LIMIT_S)
+        future = make()
+        os._exit(0 if settle_one(future, dump_value(1)) and future.result() == 1 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    go_on.set()
+    thread.join(LIMIT_S)
+
+
+# ---- the doors of the I/O thread ------------------------------------------------------------------------------------
+
+
+def test_taking_numbers_and_bounds() -> None:
+    futures = [make(payload=b"x" * 10) for _ in range(6)]
+    futures[1].cancel()
+    queue = deque(futures)
+    assert take_for_sending(queue, 2, 1000, 7) == [futures[0], futures[2]]
+    assert [future._number for future in futures] == [7, None, 8, None, None, None]
+    assert take_for_sending(queue, 10, 25, 9) == [futures[3], futures[4]]
+    assert take_for_sending(queue, 10, 5, 11) == [futures[5]], "one at least, however large"
+    assert take_for_sending(queue, 10, 5, 12) == []
+    assert not queue
+
+
+def test_settling_leaves_what_has_callbacks_to_the_delivery_thread() -> None:
+    futures = [make() for _ in range(4)]
+    ran: list[Any] = []
+    futures[1].add_done_callback(ran.append)
+    futures[2].cancel()
+    outcomes = [dump_value(n) for n in range(4)]
+    assert settle(futures, outcomes) == [(futures[1], outcomes[1])]
+    assert [future.done() for future in futures] == [True, False, True, True]
+    assert settle_one(futures[1], outcomes[1])
+    assert not ran
+    module.run_callbacks(futures[1])
+    module.run_callbacks(futures[1])
+    assert ran == [futures[1]]
+    assert [futures[n].result() for n in (0, 1, 3)] == [0, 1, 3]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_outcomes_may_be_any_bytes(kind: Any) -> None:
+    future, failed = make(), make()
+    assert settle([future, failed], [kind(dump_value(5)), kind(dump_error(KeyError(1)))]) == []
+    assert future.result() == 5
+    assert isinstance(failed.exception(), KeyError)
+
+
+def test_failing_many() -> None:
+    futures = [make() for _ in range(3)]
+    finish(futures[0], dump_value(1))
+    futures[2].add_done_callback(lambda f: None)
+    left = fail(futures, lambda future: ConnectionError(f"lost {futures.index(future)}"))
+    assert [future for future, _ in left] == [futures[2]]
+    assert futures[0].result() == 1
+    assert str(futures[1].exception()) == "lost 1"
+    assert settle_one(*left[0])
+    assert str(futures[2].exception()) == "lost 2"
+
+
+def test_first_exception_is_seen_without_unpickling_values() -> None:
+    futures = [make() for _ in range(4)]
+    LOADED.clear()
+
+    def io_thread() -> None:
+        until(lambda: all(future._watch is not None and future._watch.waiters for future in futures))
+        finish(futures[0], dump_value(Counted()))
+        finish(futures[1], dump_error(KeyError(1)))
+
+    thread = in_thread(io_thread)
+    done = wait(futures, LIMIT_S, concurrent.futures.FIRST_EXCEPTION)
+    thread.join(LIMIT_S)
+    assert done.done == set(futures[:2])
+    assert LOADED == []
+
+
+def test_wait_and_as_completed_with_done_and_foreign_futures() -> None:
+    ours = [make() for _ in range(6)]
+    stock = [concurrent.futures.Future[int]() for _ in range(3)]
+    for n, future in enumerate(ours[:3]):
+        finish(future, dump_value(n))
+    stock[0].set_result(0)
+    every: list[Any] = [*ours, *stock]
+    assert wait(every, 0).done == {*ours[:3], stock[0]}
+    assert wait(every, LIMIT_S, concurrent.futures.FIRST_COMPLETED).done == {*ours[:3], stock[0]}
+    with pytest.raises(TimeoutError):
+        list(as_completed(every, 0.01))
+    assert all(future._watch is None for future in ours[:3]), "the done ones stay light"
+    assert all(not future._waiters for future in every), "no waiter is left behind"
+
+    def io_thread() -> None:
+        for future in ours[3:]:
+            finish(future, dump_value(1))
+        for other in stock[1:]:
+            other.set_result(1)
+
+    in_thread(io_thread)
+    assert set(as_completed(every, LIMIT_S)) == set(every)
+
+
+# ---- callbacks ------------------------------------------------------------------------------------------------------
+
+
+def test_callbacks_of_done_futures_run_at_once_and_errors_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    for future in (make(), make()):
+        ran: list[Any] = []
+        future.add_done_callback(lambda f: 1 / 0)
+        future.add_done_callback(ran.append)
+        with caplog.at_level(logging.ERROR, logger="concurrent.futures"):
+            future.cancel() if future._number else future.set_result(3)
+        future.add_done_callback(ran.append)
+        assert ran == [future, future]
+    assert [record.name for record in caplog.records] == ["concurrent.futures"] * 2
+
+
+def test_asyncio() -> None:
+    async def main() -> None:
+        good, bad, cancelled = make(), make(), make()
+        futures = [asyncio.wrap_future(future) for future in (good, bad, cancelled)]
+
+        def io_thread() -> None:
+            for future, outcome in settle([good, bad], [dump_value(5), dump_error(KeyError(1))]):
+                settle_one(future, outcome)
+                release_waiters()
+                module.run_callbacks(future)
+
+        in_thread(io_thread)
+        assert await futures[0] == 5
+        with pytest.raises(KeyError):
+            await futures[1]
+        futures[2].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await futures[2]
+        await asyncio.sleep(0)
+        assert cancelled.cancelled()
+
+    asyncio.run(asyncio.wait_for(main(), LIMIT_S))
