@@ -89,7 +89,7 @@ class Stage:
                     heard.append(Output(0, stream, written))
             if child.results_fd in ready:
                 heard += child.receive()
-                if isinstance(heard[-1], HungUp):
+                if heard and isinstance(heard[-1], HungUp):
                     assert enough(heard), f"the child hung up after {heard}"
                     break
         return heard

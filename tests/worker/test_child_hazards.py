@@ -143,6 +143,13 @@ def test_an_exec_hangs_up_and_is_ended(tmp_path: Path) -> None:
         assert child.receive() == [HungUp()]
         assert child.receive() == []
         assert stage.death(child) == Exit(None, signal.SIGKILL)
+        assert "exec" in child.fault
+        child = stage.start()
+        os.kill(child.pid, signal.SIGKILL)
+        assert wait_readable(child.results_fd)
+        assert child.receive() == [HungUp()]
+        assert stage.death(child) == Exit(None, signal.SIGKILL)
+        assert child.fault == ""
 
 
 @in_own_process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_a_child_has_the_surroundings_of_a_fresh_interpreter(tmp_path: Path) -> 
     for number in (signal.SIGHUP, signal.SIGTERM):  # as under nohup
         signal.signal(number, signal.SIG_IGN)
     with staged() as stage:
-        one = stage.start(extra={"sys_path": ["here"], "argv": ["script.py", "-v"]})
+        one = stage.start(extra={"sys_path": ["here", *sys.path], "argv": ["script.py", "-v"]})
         two = stage.start(extra={"unknown": 1})
         seen, other = stage.call(one, 1, look_around), stage.call(two, 1, look_around)
         assert seen["pid"] == one.pid == seen["group"]

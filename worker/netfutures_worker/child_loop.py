@@ -41,6 +41,7 @@ VALUE: Final = 4
 _MAPPED_BYTES_MIN: Final = 1 << 20
 _MAPPINGS_MAX: Final = 256
 
+_NOTHING: Final = dump_value(None)
 _mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
@@ -86,6 +87,7 @@ class TaskLoop:
         words, ring, pack, outgoing = self._words, self._ring, self._pack, self._outgoing
         function = self._kept.get(number)
         fresh = function is None
+        alone = len(payloads) == 1  # Then the ring would only be a detour.
         stage = OURS
         index = first
         stopped = True
@@ -108,7 +110,7 @@ class TaskLoop:
                 stage = BODY
                 value = function(*args, **kwargs)  # type: ignore[misc]
                 stage = VALUE
-                outcome = dump_value(value)
+                outcome = _NOTHING if value is None else dump_value(value)
                 stage = OURS
             except _FunctionUnknown:
                 break
@@ -121,7 +123,7 @@ class TaskLoop:
             if outgoing.unsettled:
                 outgoing.settle()
             if len(outcome) > INLINE_BYTES_MAX or (end := position + len(record := pack(outcome))) > room:
-                position, room, base = self._publish_apart(index, outcome)
+                position, room, base = self._publish_apart(index, outcome, alone)
             else:
                 ring[position:end] = record
                 words[END] = base + end
@@ -129,8 +131,9 @@ class TaskLoop:
             index += 1
         else:
             stopped = False
-        outgoing.check_copy()
-        self._note(index)
+        if not alone:
+            outgoing.check_copy()
+            self._note(index)
         outgoing.busy = False
         if stopped:
             words[CLAIM] = index - 1
@@ -148,10 +151,11 @@ class TaskLoop:
             del self._loose[number]
         return function
 
-    def _publish_apart(self, index: int, outcome: bytes) -> tuple[int, int, int]:
+    def _publish_apart(self, index: int, outcome: bytes, alone: bool) -> tuple[int, int, int]:
         """Publish a result that does not fit the open region; returns position, room and base of the next."""
+        self._outgoing.check_copy()
         self._note(index)
-        if len(outcome) <= INLINE_BYTES_MAX:
+        if len(outcome) <= INLINE_BYTES_MAX and not alone:
             opened = self._open_region(index, self._pack(outcome))
             if opened:
                 return opened
@@ -162,7 +166,7 @@ class TaskLoop:
         try:
             memory = Memory.of(outcome)
         except (OSError, MemoryError) as error:
-            return self._publish_apart(index, dump_error(error))
+            return self._publish_apart(index, dump_error(error), alone)
         self._outgoing.send_with(self._pack((RESULT, index, len(outcome), microseconds)), memory.fd)
         memory.close()
         return 0, 0, 0

@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import mmap
 import os
-import random
 import resource
 import signal
 import socket
@@ -74,7 +73,7 @@ def _settle_in() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    random.seed()
+    # The standard library's `random` sees to itself after a fork.
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
     level = os.environ.get(LEVEL_VARIABLE, "0")

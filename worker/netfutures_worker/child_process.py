@@ -43,6 +43,7 @@ _RIGHTS_BYTES: Final = socket.CMSG_LEN(4)
 _READ_BACK_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 _SO_SNDBUFFORCE: Final = 32
 _BIN_HEAD_BYTES: Final = 5
+_PF_EXITING: Final = 0x4
 
 
 class ChildProcess:
@@ -223,9 +224,20 @@ class ChildProcess:
         return self._incoming.read_pipe(stream)
 
     def _hear(self, records: list[Record]) -> list[Record]:
-        if records and isinstance(records[-1], HungUp):
-            self.kill()  # It died; or it lives without a channel, as after an exec, and can never tell anything.
+        if records and isinstance(records[-1], HungUp) and not self._is_ending():
+            self.kill("it lived on without its results socket: a task closed it, or ran another program by exec")
         return records
+
+    def _is_ending(self) -> bool:
+        """Has it begun to end, so that the kernel has closed its descriptors? Then how it ends is its own."""
+        if not self.pid:
+            return True
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                flags = int(file.read().rpartition(b")")[2].split()[6])
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        return bool(flags & _PF_EXITING)
 
     def _broken(self, error: PacketBroken) -> list[Record]:
         self._incoming.hung_up = True
