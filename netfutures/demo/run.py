@@ -5,7 +5,7 @@ import os
 import platform
 import sysconfig
 from collections.abc import Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import Future, as_completed
 from time import perf_counter
 
 from netfutures.demo.complexity import FileReport, analyse, read_source
@@ -79,12 +79,12 @@ def _on_slots(
 
     started = perf_counter()
     try:
-        executor = Executor(max_workers=slots)
+        executor = Executor(max_workers=slots, address="local")
     except ValueError as error:
-        raise BadUse(f"--slots {slots}: {error}") from error
+        raise BadUse(f"no executor with these slots: {error}") from error
     slots_used = executor._max_workers
     with screen.track(slots_label(slots_used), len(files), sum(size for _, size in files)) as advance, executor:
-        sizes = {executor.submit(analyse, path): size for path, size in files}
+        sizes: dict[Future[FileReport], int] = {executor.submit(analyse, path): size for path, size in files}
         for future in as_completed(sizes):
             future.result()
             advance(sizes[future])

@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -178,6 +180,33 @@ def test_ctrl_c_on_a_terminal_ends_it_cleanly() -> None:
     assert "Traceback" not in ended.output
     assert "Totals" not in ended.output
     assert ended.output.count("\x1b[?25l") == ended.output.count("\x1b[?25h"), "the cursor is shown again"
+
+
+def test_a_broken_pool_ends_it_with_1_and_the_cause() -> None:
+    process = subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings())
+    try:
+        os.kill(first_child_of(process.pid), signal.SIGKILL)
+        output, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 1, errors
+    assert errors.startswith("netfutures demo: not all files were analysed. ")
+    assert "SIGKILL" in errors
+    assert "Traceback" not in errors
+    assert "Totals" not in output
+
+
+def first_child_of(pid: int) -> int:
+    """Waits until a process has started another: here, that of the embedded cluster."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        # The list is kept by the thread that started it.
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            if started := children.read_text().split():
+                return int(started[0])
+        time.sleep(0.01)
+    raise TimeoutError(f"process {pid} started no other")
 
 
 def test_a_reader_that_goes_away_is_no_error(tree: Path) -> None:
