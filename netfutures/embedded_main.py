@@ -12,6 +12,8 @@ import time
 from typing import Any
 
 SETUP_BYTES_MAX = 16 << 20
+READY = b"ready"
+"""Said to the client when the cluster serves; `netfutures.client.embedded` waits for it."""
 END_TIMEOUT_S = 0.8
 """After its client's end everything here has to be gone within a second."""
 
@@ -32,9 +34,8 @@ def main() -> None:
     from netfutures_worker.zygote import start_zygote
 
     zygote = start_zygote()
-    cluster = _Cluster(setup, zygote, client_fd)
+    cluster = _Cluster(setup, zygote, channel, client_fd)
     try:
-        channel.send(cluster.endpoint.encode())
         cluster.serve()
     finally:
         cluster.end()
@@ -55,7 +56,10 @@ def _receive_setup(channel: socket.socket) -> dict[str, Any] | None:
 class _Cluster:
     """Broker and worker, their links, and the loop."""
 
-    def __init__(self, setup: dict[str, Any], zygote: Any, client_fd: int) -> None:
+    def __init__(self, setup: dict[str, Any], zygote: Any, channel: socket.socket, client_fd: int) -> None:
+        from netfutures.poller import Poller
+        from netfutures.stream import StreamLink
+        from netfutures.transport import Link, LocalLink
         from netfutures_broker.core.scheduler import Scheduler
         from netfutures_broker.shell import BrokerShell
         from netfutures_worker.core.state import Identity
@@ -63,40 +67,39 @@ class _Cluster:
         from netfutures_worker.memory import Memory
         from netfutures_worker.shell import WorkerShell
 
-        from netfutures.poller import Poller
-        from netfutures.transport import KeyPair, LocalLink, RouterLink
-
-        self._directory: str | None = setup["directory"]
         self._is_over = False
         self._zygote = zygote
-        keys = None if setup["keys"] is None else KeyPair(*setup["keys"])
-        router = RouterLink(setup["bind"], keys=keys)
-        self.endpoint = router.endpoint
-        route = os.urandom(16)
-        to_worker, to_broker = LocalLink.pair(route)
+        self._channel = channel
+        to_client = StreamLink(channel, b"client")
+        to_worker, to_broker = LocalLink.pair(b"worker")
         scheduler = Scheduler(int.from_bytes(os.urandom(8), "little"))
         identity = Identity(os.urandom(16), os.urandom(16), socket.gethostname(), os.getpid(), {})
         supervisor = Supervisor(identity, setup["slots"], Memory.create)
         self._poller = Poller()
-        self._broker = BrokerShell(scheduler, router, {route: to_worker}, _clock, self._session_ended)
+        links: dict[bytes, Link] = {b"client": to_client, b"worker": to_worker}
+        self._broker = BrokerShell(scheduler, links, _clock, self._session_ended)
         self._worker = WorkerShell(supervisor, to_broker, zygote, self._poller, _clock)
-        self._router = router
-        self._poller.watch(router.fd, _nothing, edge=True)
+        self._client_link = to_client
+        self._poller.watch(to_client.fd, to_client.mark_readable, edge=True)
         self._poller.watch(client_fd, self._client_ended)
 
     def serve(self) -> None:
         """Turns, until the client is gone, or its session is over and the children have ended in good order."""
-        broker, worker = self._broker, self._worker
+        broker, worker, link, poller = self._broker, self._worker, self._client_link, self._poller
+        self._channel.send(READY)
         worker.connect()
         while not self._is_over or worker.core.has_children:
-            broker.step()
-            worker.step()
-            if broker.is_ready() or worker.is_ready():
+            if worker.is_ready():
+                worker.step()
+            if broker.is_ready():
+                broker.step()
+            if worker.is_ready():
                 continue
-            self._poller.wait(self._timeout_s())
+            poller.watch_room(link.fd, link.wants_room)
+            poller.wait(self._timeout_s())
 
     def _timeout_s(self) -> float | None:
-        deadlines = [core.next_deadline() for core in (self._broker.core, self._worker.core)]
+        deadlines = [shell.deadline() for shell in (self._broker, self._worker)]
         known = [deadline for deadline in deadlines if deadline is not None]
         return max(0.0, min(known) - _clock()) if known else None
 
@@ -116,15 +119,6 @@ class _Cluster:
             self._poller.wait(max(0.0, deadline - _clock()))
         worker.end_strays()
         self._zygote.close()
-        self._router.close()
-        if self._directory is not None:
-            import shutil
-
-            shutil.rmtree(self._directory, ignore_errors=True)
-
-
-def _nothing() -> None:
-    """The broker's step takes what has come."""
 
 
 def _clock() -> float:

@@ -89,8 +89,8 @@ OUTPUT_UNDELIVERED_BYTES_MAX: Final = 8 << 20
 
 # The embedded cluster.
 EMBEDDED_START_TIMEOUT_S: Final = 30.0
+STREAM_BYTES_MAX: Final = 64 << 20
+"""A message over an inherited socket; the batches and chunks above are far below it."""
 SLOTS_MAX: Final = 4096
-SOCKET_PATH_BYTES_MAX: Final = 107
-"""The length of a Unix socket's path that Linux accepts, less the final zero."""
 NESTING_LEVELS_MAX: Final = 2
 """An Executor inside a task inside a task is fine, one deeper is a fork bomb."""

@@ -12,6 +12,8 @@ writable memory gives that memory away, so it must not be loaded from twice; fro
 from __future__ import annotations
 
 import contextlib
+import copyreg
+import functools
 import io
 import pickle
 import struct
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     import mmap
 
     Buffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
+
+_Reducers: TypeAlias = Mapping[type, Callable[[Any], Any]]
 
 BUFFER_BYTES_MIN = 64 * 1024
 """Buffers from this size on travel beside the pickle, not in it: one copy less on each side."""
@@ -45,6 +49,10 @@ _REFUSALS = (pickle.PicklingError, AttributeError, TypeError)
 _cloudpickle: Any = None
 _registered: set[str] = set()
 """Names of modules that travel by value: cloudpickle's own registry, once cloudpickle is loaded."""
+
+
+class _PlainPickler(pickle.Pickler):
+    """The standard pickler, in a form that takes reducers of our own."""
 
 
 class _NeedsCare(Exception):
@@ -125,7 +133,7 @@ def dump_plain(value: object) -> bytes | None:
 
 def dump_by_value(value: object) -> bytes:
     """Pickle with cloudpickle, which takes functions and classes of `__main__`, lambdas and closures by value."""
-    return cast("bytes", load_cloudpickle().dumps(value, 5))
+    return _run_pickler(load_cloudpickle().Pickler, value, None, _CACHED)
 
 
 def names_by_value(payload: bytes) -> bool:
@@ -154,6 +162,21 @@ def _frames(payload: bytes) -> Iterator[bytes | memoryview]:
             at += _LOOSE_OPCODE_BYTES.get(opcode, 1)
 
 
+def _reduce_cached(function: Any) -> Any:
+    """lru_cache makes objects that pickle by name alone; those of `__main__` must travel with what they wrap."""
+    if dump_plain(function) is not None:
+        return function.__reduce__()
+    return _rebuild_cached, (function.__wrapped__, function.cache_parameters())
+
+
+def _rebuild_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
+    return cast("Callable[..., Any]", functools.lru_cache(**parameters)(function))
+
+
+_CACHED: _Reducers = {functools._lru_cache_wrapper: _reduce_cached}
+_NONE: _Reducers = {}
+
+
 def _in_band(buffer: pickle.PickleBuffer) -> bool:
     """Called by the fast attempt for each buffer: small writable ones stay in the pickle."""
     with buffer.raw() as view:
@@ -166,15 +189,15 @@ def _dump_again(value: object, payload: bytes | None) -> bytes:
     """After the fast attempt: `payload` is its pickle; empty if it met a buffer, None if plain pickle refused."""
     if payload == b"":
         try:
-            payload = _dump_beside(pickle.Pickler, value)
+            payload = _dump_beside(_PlainPickler, value)
         except _REFUSALS:
             payload = None
     if payload is not None and not names_by_value(_stream_of(payload)):
         return payload
-    return _dump_beside(load_cloudpickle().Pickler, value)
+    return _dump_beside(load_cloudpickle().Pickler, value, _CACHED)
 
 
-def _dump_beside(pickler: Callable[..., Any], value: object) -> bytes:
+def _dump_beside(pickler: Callable[..., Any], value: object, reducers: _Reducers = _NONE) -> bytes:
     buffers: list[memoryview] = []
     read_only = False
 
@@ -187,35 +210,28 @@ def _dump_beside(pickler: Callable[..., Any], value: object) -> bytes:
         buffers.append(view)
         return False
 
-    stream = _run_pickler(pickler, value, keep, {})
+    stream = _run_pickler(pickler, value, keep, reducers)
     if read_only and "numpy" in sys.modules:
         buffers.clear()
-        stream = _run_pickler(pickler, value, keep, _writable_arrays())
+        stream = _run_pickler(pickler, value, keep, {**reducers, **_writable_arrays()})
     return _contain(stream, buffers) if buffers else stream
 
 
 def _run_pickler(
-    pickler: Callable[..., Any],
+    kind: Any,
     value: object,
-    keep: Callable[[pickle.PickleBuffer], bool],
-    reducers: Mapping[type, Callable[[Any], Any]],
+    keep: Callable[[pickle.PickleBuffer], bool] | None,
+    reducers: _Reducers,
 ) -> bytes:
     file = io.BytesIO()
-    run = pickler(file, 5, buffer_callback=keep)
-    if reducers:
-        own = getattr(run, "dispatch_table", None)
-        run.dispatch_table = ChainMap(dict(reducers), own if own is not None else _copyreg_table())
-    run.dump(value)
+    pickler = kind.__new__(kind)
+    pickler.dispatch_table = ChainMap(dict(reducers), getattr(kind, "dispatch_table", copyreg.dispatch_table))
+    pickler.__init__(file, 5, buffer_callback=keep)  # which looks for the table, so that it must be there before
+    pickler.dump(value)
     return file.getvalue()
 
 
-def _copyreg_table() -> Any:
-    import copyreg
-
-    return copyreg.dispatch_table
-
-
-def _writable_arrays() -> dict[type, Callable[[Any], Any]]:
+def _writable_arrays() -> _Reducers:
     """Reducers that send a writable copy of a read-only array: arrays arrive writable whatever they were here."""
     numpy = sys.modules["numpy"]
 

@@ -15,11 +15,19 @@ class Poller:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._watched: dict[int, tuple[int, Callable[[], None]]] = {}
+        self._awaiting_room: set[int] = set()
 
     def watch(self, fd: int, call: Callable[[], None], *, order: int = LAST, edge: bool = False) -> None:
         """Calls `call` when the descriptor is readable or hung up; with `edge` only when that is news."""
         self._watched[fd] = (order, call)
         self._epoll.register(fd, select.EPOLLIN | (select.EPOLLET if edge else 0))
+
+    def watch_room(self, fd: int, wanted: bool) -> None:
+        """Also calls when an edge-watched descriptor can be written to, as long as that is wanted."""
+        if (fd in self._awaiting_room) is not wanted:
+            events = select.EPOLLIN | select.EPOLLET | (select.EPOLLOUT if wanted else 0)
+            self._epoll.modify(fd, events)
+            (self._awaiting_room.add if wanted else self._awaiting_room.discard)(fd)
 
     def unwatch(self, fd: int) -> None:
         """Forgets a descriptor, which must still be open; one that is not watched is none of our business."""

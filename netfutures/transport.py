@@ -14,7 +14,6 @@ import zmq
 from netfutures.limits import MESSAGE_BYTES_MAX, RECONNECT_INTERVAL_MS_MAX, RECONNECT_INTERVAL_MS_MIN
 from netfutures.wire import Envelope, RemoteProtocolError, decode, encode
 
-
 _READABLE = int(zmq.POLLIN)
 
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 from netfutures.transport import BadMessage, Link, Received, Unreachable
-from netfutures.wire import RemoteProtocolError
+from netfutures.wire import Envelope, RemoteProtocolError
 
 from .core.commands import Command, Note, Send, SessionEnded
 from .core.scheduler import Scheduler
@@ -16,35 +16,45 @@ log = logging.getLogger(__name__)
 
 
 class BrokerShell:
-    """One broker: a link to everybody, and one to each worker that runs in the same loop."""
+    """One broker: links that each lead to one party, by route, and a router for all others where there is a network."""
 
     def __init__(
         self,
         core: Scheduler,
-        router: Link,
-        local: dict[bytes, Link],
+        links: dict[bytes, Link],
         clock: Callable[[], float],
         session_ended: Callable[[bytes], None],
+        router: Link | None = None,
     ) -> None:
         self.core = core
+        self._links = links
         self._router = router
-        self._local = local
+        self._all_links = [*links.values()] if router is None else [*links.values(), router]
         self._clock = clock
         self._session_ended = session_ended
+        self._deadline: float | None = None
 
     def step(self) -> None:
         """One turn: takes what has come, lets the core's deadlines pass, and sends what the core decides."""
         now = self._clock()
-        for link in (self._router, *self._local.values()):
+        for link in self._all_links:
             self._take(link, now)
-        deadline = self.core.next_deadline()
-        if deadline is not None and now >= deadline:
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
             self._perform(self.core.wake(now), now)
         self._perform(self.core.flush(now), now)
 
+    def deadline(self) -> float | None:
+        """When the next turn is due although nothing comes; to be asked before each sleep."""
+        self._deadline = self.core.next_deadline()
+        return self._deadline
+
     def is_ready(self) -> bool:
-        """Whether a message is there already; to be asked before each sleep."""
-        return self._router.is_ready() or any(link.is_ready() for link in self._local.values())
+        """Whether a turn has something to do now; to be asked before each sleep."""
+        for link in self._all_links:
+            if link.is_ready():
+                return True
+        return self._deadline is not None and self._clock() >= self._deadline
 
     def _take(self, link: Link, now: float) -> None:
         for _ in range(FRAMES_PER_TURN_MAX):
@@ -68,11 +78,16 @@ class BrokerShell:
         for command in commands:
             match command:
                 case Send(route, envelope):
-                    try:
-                        self._local.get(route, self._router).send(route, envelope)
-                    except Unreachable:
-                        self._perform(self.core.unreachable(route, now), now)
+                    self._send(route, envelope, now)
                 case Note(text):
                     log.info("%s", text)
                 case SessionEnded(session):
                     self._session_ended(session)
+
+    def _send(self, route: bytes, envelope: Envelope, now: float) -> None:
+        link = self._links.get(route, self._router)
+        try:
+            if link is not None:
+                link.send(route, envelope)
+        except Unreachable:
+            self._perform(self.core.unreachable(route, now), now)

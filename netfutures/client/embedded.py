@@ -3,18 +3,17 @@
 import marshal
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from netfutures.limits import EMBEDDED_START_TIMEOUT_S, END_GRACE_S, SOCKET_PATH_BYTES_MAX
+from netfutures.limits import EMBEDDED_START_TIMEOUT_S, END_GRACE_S
 
 PROGRAM = Path(__file__).resolve().parent.parent / "embedded_main.py"
-SOCKET_NAME = "broker"
+READY = b"ready"
+"""What the process says when it serves; from then on the socket carries messages."""
 
 
 class StartFailed(Exception):
@@ -26,12 +25,8 @@ class Embedded:
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._directory: str | None = None
         self._pid = 0
         self.pidfd = -1
-        self.endpoint = ""
-        self.client_keys: tuple[bytes, bytes] | None = None
-        self.broker_key: bytes | None = None
         self._channel: socket.socket | None = None
 
     @property
@@ -43,7 +38,6 @@ class Embedded:
         """Starts the process; `await_ready` waits for it. Raises `StartFailed`."""
         near, far = socket.socketpair()
         try:
-            self._directory = _private_directory()
             setup = self._setup()
             self._pid = _spawn(far.fileno())
             self.pidfd = os.pidfd_open(self._pid)
@@ -57,23 +51,20 @@ class Embedded:
             far.close()
         self._channel = near
 
-    def await_ready(self) -> None:
-        """Waits until its broker can be connected to. Raises `StartFailed` when it dies or takes too long."""
+    def await_ready(self) -> socket.socket:
+        """Waits until it serves; returns the socket that leads to its broker.
+
+        Raises `StartFailed` when it dies or takes too long.
+        """
         channel = self._channel
         assert channel is not None
         try:
-            answer = channel.recv(4096)
+            answer = channel.recv(len(READY))
         except OSError as error:
             raise StartFailed(f"the embedded cluster (pid {self._pid}) did not get ready: {error}") from error
-        if not answer:
+        if answer != READY:
             raise StartFailed(f"the embedded cluster (pid {self._pid}) ended before it was ready; see its stderr")
-        self.endpoint = answer.decode()
-
-    def hide(self) -> None:
-        """Removes the socket's name: it is connected, and nobody else shall; so nothing is left behind in any case."""
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
+        return channel
 
     def reap(self) -> dict[str, Any] | None:
         """How it ended, as the fields of a death certificate; None while it lives."""
@@ -106,7 +97,6 @@ class Embedded:
             os.close(self.pidfd)
             self.pidfd = -1
             self._pid = 0
-        self.hide()
 
     def _kill(self) -> None:
         try:
@@ -119,41 +109,11 @@ class Embedded:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def _setup(self) -> dict[str, Any]:
-        setup: dict[str, Any] = {
+        return {
             "sys_path": [str(entry) for entry in sys.path],
             "argv": [str(argument) for argument in getattr(sys, "argv", [])],
             "slots": self._slots,
-            "directory": self._directory,
-            "keys": None,
         }
-        if self._directory is not None:
-            setup["bind"] = f"ipc://{self._directory}/{SOCKET_NAME}"
-            return setup
-        # No directory for a socket: the loopback, where others could connect, so with keys that only we two know.
-        from netfutures.transport import new_key_pair
-
-        broker, client = new_key_pair(), new_key_pair()
-        self.broker_key, self.client_keys = broker.public, (client.public, client.secret)
-        setup["bind"] = "tcp://127.0.0.1:*"
-        setup["keys"] = tuple(broker)
-        setup["client_key"] = client.public
-        return setup
-
-
-def _private_directory() -> str | None:
-    """A fresh directory of mode 0700 with a short enough path; None where none can be had."""
-    candidates = [os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm"]
-    for parent in candidates:
-        if not parent:
-            continue
-        try:
-            directory = tempfile.mkdtemp(prefix="netfutures-", dir=parent)
-        except OSError:
-            continue  # Missing, read-only or full: the next one.
-        if len(os.fsencode(directory)) + 1 + len(SOCKET_NAME) <= SOCKET_PATH_BYTES_MAX:
-            return directory
-        os.rmdir(directory)
-    return None
 
 
 def _spawn(channel_fd: int) -> int:

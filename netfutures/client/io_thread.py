@@ -9,12 +9,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from netfutures.errors import BrokenWorkerPool, DeathCertificate
 from netfutures.fields import Blob
 from netfutures.limits import BATCH_BYTES_MAX, BATCH_TASKS_MAX, CANCEL_TIMEOUT_S
 from netfutures.poller import Poller
+from netfutures.stream import StreamLink
 from netfutures.wire import RemoteProtocolError
 
 from .core.commands import Break, Command, Connected, Ended, GiveBack, MarkRunning, Print, Send, Settle
@@ -25,9 +26,6 @@ from .embedded import Embedded, StartFailed
 from .functions import Function, FunctionTable
 from .future import Future, fail, mark_running, release_waiters, settle, take_for_sending
 from .recalls import Asked, Recalls
-
-if TYPE_CHECKING:
-    from netfutures.transport import DealerLink
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +63,7 @@ class IOThread:
         self.has_ended = False
         self._embedded = embedded
         self._session = session
-        self._link: DealerLink | None = None
+        self._link: StreamLink | None = None
         self._poller = Poller()
         self._wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._asked: deque[Asked] = deque()
@@ -154,12 +152,8 @@ class IOThread:
     def _start_cluster(self) -> None:
         embedded = self._embedded
         embedded.launch()
-        from netfutures.transport import DealerLink, KeyPair
-
-        embedded.await_ready()
-        keys = None if embedded.client_keys is None else KeyPair(*embedded.client_keys)
-        self._link = DealerLink(embedded.endpoint, broker_key=embedded.broker_key, keys=keys)
-        self._poller.watch(self._link.fd, _nothing, edge=True)
+        self._link = StreamLink(embedded.await_ready(), b"broker")
+        self._poller.watch(self._link.fd, self._link.mark_readable, edge=True)
         self._poller.watch(self._wakeup_fd, _nothing, edge=True)
         self._poller.watch(embedded.pidfd, self._on_embedded_death)
         now = clock()
@@ -178,6 +172,7 @@ class IOThread:
                 continue
             if queue and not self._wants_end:
                 self.is_asleep = False  # It waits for room: submits need not wake us.
+            self._poller.watch_room(link.fd, link.wants_room)
             self._poller.wait(self._timeout_s())
             self.is_asleep = False
 
@@ -284,7 +279,7 @@ class IOThread:
                 case Break(certificate, calls):
                     self._break(certificate, calls)
                 case Connected():
-                    self._embedded.hide()
+                    pass  # What waits in the queue goes in this turn.
                 case Ended():
                     self.has_ended = True
 

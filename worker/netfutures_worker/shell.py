@@ -65,6 +65,9 @@ class WorkerShell:
         self._stderr_tails: dict[int, bytes] = {}
         self._has_strays = False
         self._commands: deque[Command] = deque()
+        self._deadline: float | None = None
+        self._has_news = True
+        """The core was told something since the last turn."""
         poller.watch(zygote.fileno(), self._on_zygote)
 
     def connect(self) -> None:
@@ -88,14 +91,22 @@ class WorkerShell:
             except RemoteProtocolError as error:
                 log.warning("the broker broke the protocol: %s", error)
                 self._perform(self.core.connect(now), now)
-        deadline = self.core.next_deadline()
-        if deadline is not None and now >= deadline:
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
             self._perform(self.core.wake(now), now)
         self._perform(self.core.flush(now), now)
+        self._has_news = False
+
+    def deadline(self) -> float | None:
+        """When the next turn is due although nothing comes; to be asked before each sleep."""
+        self._deadline = self.core.next_deadline()
+        return self._deadline
 
     def is_ready(self) -> bool:
-        """Whether a message is there already; to be asked before each sleep."""
-        return self._link.is_ready()
+        """Whether a turn has something to do now; to be asked before each sleep."""
+        if self._has_news or self._link.is_ready():
+            return True
+        return self._deadline is not None and self._clock() >= self._deadline
 
     def end_children(self) -> None:
         """The program ends: kills every child."""
@@ -106,6 +117,7 @@ class WorkerShell:
 
     def _perform(self, commands: list[Command], now: float) -> None:
         """Does what the core decides; what it decides upon the answers is done after that."""
+        self._has_news = True
         self._commands.extend(commands)
         while self._commands:
             self._perform_one(self._commands.popleft(), now)

@@ -1,0 +1,162 @@
+"""A link over a connected Unix socket, for two processes of which one has started the other.
+
+It has the same methods as the links of `netfutures.transport`. The socket was inherited: it has no name, nobody else can
+connect to it, and it leaves no file. Each message is a head (the number of its frames, then their sizes, as unsigned
+32-bit numbers, little endian) and its frames. The descriptor is to be watched edge-triggered.
+"""
+
+import socket
+import struct
+from collections import deque
+from typing import Final
+
+from netfutures.limits import FRAMES_MAX, STREAM_BYTES_MAX
+from netfutures.transport import BadMessage, Received
+from netfutures.wire import Envelope, RemoteProtocolError, decode, encode
+
+_NUMBER: Final = struct.Struct("<I")
+_ONE_FRAME: Final = struct.Struct("<II")
+_BUFFER_BYTES: Final = 256 << 10
+
+
+class StreamLink:
+    """One end of the link; `mark_readable` is for whoever watches `fd`."""
+
+    def __init__(self, connected: socket.socket, route: bytes) -> None:
+        connected.setblocking(False)
+        self._socket = connected
+        self._route = route
+        self.fd = connected.fileno()
+        self._is_readable = True
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = 0
+        self._end = 0
+        self._unsent: deque[memoryview] = deque()
+
+    def mark_readable(self) -> None:
+        """The poller says that there is something to read, or room to write."""
+        self._is_readable = True
+        if self._unsent:
+            self._send_rest()
+
+    @property
+    def wants_room(self) -> bool:
+        """Whether something waits until the other side has read."""
+        return bool(self._unsent)
+
+    def send(self, route: bytes, envelope: Envelope) -> None:
+        """Sends; what does not fit now goes when the other side has read."""
+        frames = encode(envelope)
+        if len(frames) == 1:
+            parts = [_ONE_FRAME.pack(1, len(frames[0])) + frames[0]]
+        else:
+            head = struct.pack(f"<{len(frames) + 1}I", len(frames), *map(len, frames))
+            parts = [head, *frames]
+        if self._unsent:
+            self._unsent.extend(memoryview(part) for part in parts)
+            return
+        try:
+            sent = self._socket.send(parts[0]) if len(parts) == 1 else self._socket.sendmsg(parts)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # The other side is dead, which its pidfd says better.
+        for part in parts:
+            if sent < len(part):
+                self._unsent.append(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
+
+    def _send_rest(self) -> None:
+        unsent = self._unsent
+        try:
+            while unsent:
+                sent = self._socket.send(unsent[0])
+                if sent < len(unsent[0]):
+                    unsent[0] = unsent[0][sent:]
+                    return
+                unsent.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            unsent.clear()  # As above.
+
+    def receive(self) -> Received | None:
+        """The next envelope, or None when there is none now."""
+        while True:
+            frames = self._take_frames()
+            if frames is not None:
+                try:
+                    return Received(self._route, decode(frames))
+                except RemoteProtocolError as error:
+                    raise BadMessage(self._route, str(error)) from None
+            if not self._is_readable:
+                return None
+            self._read()
+
+    def is_ready(self) -> bool:
+        """Whether `receive` may have something."""
+        return self._is_readable or self._end - self._start > _ONE_FRAME.size
+
+    def _read(self) -> None:
+        """One read; a short one has emptied the socket, and the next edge will say when there is more."""
+        room = len(self._buffer) - self._end
+        try:
+            count = self._socket.recv_into(self._view[self._end :])
+        except BlockingIOError:
+            count = 0
+        except OSError:
+            count = 0  # The other side is dead, which its pidfd says better.
+        self._end += count
+        if count < room:
+            self._is_readable = False
+
+    def _take_frames(self) -> list[memoryview | bytes] | None:
+        """The frames of the next message if all of it is here; else makes room for the rest of it."""
+        start, available = self._start, self._end - self._start
+        if available < _ONE_FRAME.size:
+            self._make_room(_ONE_FRAME.size)
+            return None
+        count, first = _ONE_FRAME.unpack_from(self._buffer, start)
+        if not 0 < count <= FRAMES_MAX:
+            raise BadMessage(self._route, f"a message of {count} frames")
+        head = _NUMBER.size * (count + 1)
+        if count == 1:
+            sizes = [first]
+        elif available < head:
+            self._make_room(head)
+            return None
+        else:
+            sizes = list(struct.unpack_from(f"<{count}I", self._buffer, start + _NUMBER.size))
+        total = head + sum(sizes)
+        if total > STREAM_BYTES_MAX:
+            raise BadMessage(self._route, f"a message of {total} bytes")
+        if available < total:
+            self._make_room(total)
+            return None
+        frames: list[memoryview | bytes] = []
+        at = start + head
+        for size in sizes:
+            frames.append(bytes(self._view[at : at + size]))
+            at += size
+        self._start = at
+        if at == self._end:
+            self._start = self._end = 0
+        return frames
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Room for a message of this size from `start` on."""
+        if self._start and self._start + size_bytes > len(self._buffer):
+            left = self._end - self._start
+            self._buffer[:left] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, left
+        if size_bytes > len(self._buffer):
+            grown = bytearray(size_bytes + _BUFFER_BYTES)
+            grown[: self._end] = self._view[: self._end]
+            self._view.release()
+            self._buffer = grown
+            self._view = memoryview(grown)
+
+    def close(self) -> None:
+        """Gives the socket up."""
+        self._socket.close()
