@@ -155,6 +155,7 @@ def test_local_functions_and_classes_travel_by_value() -> None:
     class Local:
         def __init__(self) -> None:
             self.array = np.zeros(BIG)
+            self.array.flags.writeable = False
 
     def add(x: int) -> int:
         return x + offset
