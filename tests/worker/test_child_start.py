@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from child_stage import Stage, in_own_process, open_descriptors, staged, text_of, wait_readable
+from child_stage import Stage, in_own_process, open_descriptors, results_of, staged, text_of, wait_readable
 
 
 @in_own_process
@@ -231,3 +231,52 @@ def test_children_survive_the_zygote_and_its_loss_is_told(tmp_path: Path) -> Non
         stage.close()
     else:
         raise AssertionError("a child was requested of nobody")
+
+
+@in_own_process
+def test_a_worker_without_descriptors_is_told_so_and_loses_none(tmp_path: Path) -> None:
+    import resource
+
+    from netfutures_worker.zygote import ChildNotStarted
+
+    with staged() as stage:
+        stage.start()
+        before = open_descriptors()
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for spare in range(8):  # It needs ten, and there are gaps below.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(before) + 1 + spare, hard))
+            try:
+                stage.kind.request(stage.zygote, 5)
+            except ChildNotStarted as error:
+                assert "slot 5" in str(error)  # noqa: PT017 (there is no pytest in this process)
+            else:
+                raise AssertionError(f"a child was made of {spare} descriptors")
+            assert open_descriptors() == before
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        assert stage.zygote.in_flight == 0
+        assert stage.call(stage.start(), 1, len, "abc") == 3
+
+
+@in_own_process
+def test_a_worker_that_was_started_without_streams_and_with_sigchld_ignored_works(tmp_path: Path) -> None:
+    from netfutures_worker.channel import Exit
+
+    def read_and_print() -> str:
+        import sys
+
+        print("printed")
+        return sys.stdin.read()
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    errors = os.dup(2)
+    os.closerange(0, 3)
+    try:
+        with staged() as stage:
+            child = stage.start()
+            stage.give(child, 1, read_and_print)
+            heard = stage.hear(child, lambda heard: bool(results_of(heard)))
+            assert (text_of(heard), results_of(heard)) == ("printed\n", {1: ""})
+            child.end()
+            assert stage.death(child) == Exit(0, None)
+    finally:
+        os.dup2(errors, 2)

@@ -48,7 +48,7 @@ def test_results_larger_than_the_ring_arrive_in_order_of_their_index(tmp_path: P
         assert sum(sizes) > 4 * RING_BYTES
         for first in range(1, 201, 100):
             child.give_tasks(1, first, [dump_call((size,), {}) for size in sizes[first - 1 : first + 99]])
-        heard = stage.hear(child, lambda heard: len(results_of(heard)) == 200)
+        heard = stage.hear(child, lambda heard: sum(len(each.outcomes) for each in heard) == 200)
         firsts = [record.first for record in heard if isinstance(record, Results)]
         assert firsts == sorted(firsts)
         assert [len(value) for value in results_of(heard).values()] == sizes

@@ -85,7 +85,7 @@ class Failed:
 
 
 class Results(NamedTuple):
-    """Outcomes of consecutive tasks, the first of which is `first`."""
+    """Outcomes of consecutive tasks, the first of which is `first`; who gets a Memory closes it."""
 
     first: int
     outcomes: list[bytes | Memory]

@@ -81,6 +81,8 @@ def _settle_in() -> None:
         del os.environ[name]
     os.environ[LEVEL_VARIABLE] = str(int(level) + 1 if level.isdecimal() else 1)
     sys.modules["__main__"] = ModuleType("__main__")
+    if sys.stdin is None:
+        sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
 
 
 def _serve(tasks: socket.socket, outgoing: Outgoing, loop: TaskLoop, worker_pid: int) -> NoReturn:

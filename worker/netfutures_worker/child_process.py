@@ -7,6 +7,7 @@ what a task wrote to descriptors 1 and 2 is there before its result is forwarded
 from __future__ import annotations
 
 import array
+import contextlib
 import mmap
 import os
 import signal
@@ -25,6 +26,8 @@ from netfutures_worker.channel import (
     RESUME,
     SHARED_BYTES,
     SOCKET_BYTES,
+    STDERR,
+    STDOUT,
     Exit,
     HungUp,
     PacketBroken,
@@ -36,7 +39,7 @@ from netfutures_worker.channel import (
 from netfutures_worker.child_incoming import Incoming
 from netfutures_worker.kernel import barrier
 from netfutures_worker.memory import Memory, Payload
-from netfutures_worker.zygote import Zygote, ZygoteLost
+from netfutures_worker.zygote import ChildNotStarted, Zygote
 
 _RIGHTS_BYTES: Final = socket.CMSG_LEN(4)
 # The reading end is the child's too, and would be without waiting for it as well if it were set so.
@@ -62,37 +65,49 @@ class ChildProcess:
         self._doomed = False
         self._limited = False  # a limit may still be set in the page
         self._next_index = 1
-        self._tasks, self._unread = _socket_pair()
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            try:
+                self._open(zygote, ours, theirs)
+            except OSError as error:
+                raise ChildNotStarted(f"no child for slot {slot}, as its channel could not be made: {error}") from error
+            ours.pop_all()
+
+    def _open(self, zygote: Zygote, ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> None:
+        """Make both ends of everything; the child's are closed here once they have been sent, ours if it fails."""
+        self._tasks, self._unread = (ours.enter_context(end) for end in _socket_pair())
         self._tasks.setblocking(False)
         results, far_results = _socket_pair()
-        results.setblocking(False)
+        ours.enter_context(results).setblocking(False)
+        theirs.enter_context(far_results)
         self.results_fd = results.fileno()
         page_fd = os.memfd_create("netfutures-page", os.MFD_CLOEXEC)
+        theirs.callback(os.close, page_fd)
         os.ftruncate(page_fd, SHARED_BYTES)
         self._page = mmap.mmap(page_fd, SHARED_BYTES)
         shared = memoryview(self._page)
         self._words = shared[:PAGE_BYTES].cast("Q")
         self._words[LIMIT] = NO_LIMIT
-        self.stdout_fd, far_stdout = os.pipe()
-        self.stderr_fd, far_stderr = os.pipe()
-        os.set_blocking(self.stdout_fd, False)
-        os.set_blocking(self.stderr_fd, False)
+        far_pipes = []
+        near_pipes = []
+        for _ in (STDOUT, STDERR):
+            near, far = os.pipe()
+            ours.callback(os.close, near)
+            theirs.callback(os.close, far)
+            os.set_blocking(near, False)
+            near_pipes.append(near)
+            far_pipes.append(far)
+        self.stdout_fd, self.stderr_fd = near_pipes
         self._incoming = Incoming(results, self.stdout_fd, self.stderr_fd, self._words, shared)
-        try:
-            zygote.request_child([self._unread.fileno(), far_results.fileno(), page_fd, far_stdout, far_stderr])
-        except ZygoteLost:
-            self.close()
-            raise
-        finally:
-            far_results.close()
-            for fd in (page_fd, far_stdout, far_stderr):
-                os.close(fd)
+        zygote.request_child([self._unread.fileno(), far_results.fileno(), page_fd, *far_pipes])
 
     # ---- its begin and its end ---------------------------------------------------------------------------------
 
     @classmethod
     def request(cls, zygote: Zygote, slot: int) -> ChildProcess:
-        """Ask the zygote for a child; `started(pid)` completes it when the zygote has answered."""
+        """Ask the zygote for a child; `started(pid)` completes it when the zygote has answered.
+
+        Raises ZygoteLost, or ChildNotStarted when this process has no descriptors or no memory for it.
+        """
         return cls(zygote, slot)
 
     def started(self, pid: int) -> None:
@@ -186,7 +201,11 @@ class ChildProcess:
             self._give_large(packet, payload)
 
     def _give_large(self, packet: list[Any], payload: Payload) -> None:
-        memory = payload if isinstance(payload, Memory) else Memory.of(payload)
+        try:
+            memory = payload if isinstance(payload, Memory) else Memory.of(payload)
+        except OSError as error:
+            self.kill(f"there was no memory for a payload of {len(payload)} bytes for it: {error}")
+            return
         self._send(pack(packet), memory.fd)
         if memory is not payload:
             memory.close()

@@ -112,6 +112,11 @@ def start_zygote() -> Zygote:
     from netfutures_worker.kernel import become_subreaper
 
     become_subreaper()
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # Else the kernel reaps children, and nobody learns how they end.
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        continue  # A program that was started without standard streams would have its sockets there.
+    os.close(fd)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
