@@ -31,9 +31,13 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
 
+    from netfutures_worker.kernel import die_with_parent
     from netfutures_worker.zygote import start_zygote
 
     zygote = start_zygote()
+    # The client's pidfd says first that it is gone; this is for the case that the loop does not get to look at it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    die_with_parent(signal.SIGTERM)
     cluster = _Cluster(setup, zygote, channel, client_fd)
     try:
         cluster.serve()

@@ -4,7 +4,8 @@ A payload is one of these, told apart by its first byte:
   0x80  a plain pickle (protocol 5);
   0x00  a container: a pickle and the large buffers that it names, 64-byte aligned, so that they load without a copy;
   "E"   an outcome that is an exception of the task, with its traceback as text;
-  "T"   an outcome that says what could not be rebuilt on the other side, and why.
+  "T"   an outcome that says what could not be rebuilt on the other side, and why;
+  "L"   an outcome that the broker wrote, since the task was lost (see `netfutures.loss`).
 House rules: the value at the time of the dump is what travels. Buffers arrive writable and private: whoever loads from
 writable memory gives that memory away, so it must not be loaded from twice; from read-only bytes they are copied.
 """
@@ -24,10 +25,17 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from netfutures.loss import LOST_TAG, certificate_of
+
 if TYPE_CHECKING:
     import mmap
 
     Buffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
+
+
+class Misuse(TypeError):
+    """An argument that can never be one: an executor, or a future. `submit` raises it instead of failing a future."""
+
 
 _Reducers: TypeAlias = Mapping[type, Callable[[Any], Any]]
 
@@ -36,7 +44,7 @@ BUFFER_BYTES_MIN = 64 * 1024
 _SCAN_WHOLE_BYTES_MAX = 256 * 1024
 """Larger pickles are searched for names frame by frame, since large strings and bytes in them hold none."""
 
-_PICKLE, _CONTAINER, _ERROR, _TRANSFER = 0x80, 0x00, ord("E"), ord("T")
+_PICKLE, _CONTAINER, _ERROR, _TRANSFER, _LOST = 0x80, 0x00, ord("E"), ord("T"), LOST_TAG[0]
 _HEAD = struct.Struct("<B3xI")
 _ALIGNED_BYTES = 64
 
@@ -49,6 +57,12 @@ _REFUSALS = (pickle.PicklingError, AttributeError, TypeError)
 _cloudpickle: Any = None
 _registered: set[str] = set()
 """Names of modules that travel by value: cloudpickle's own registry, once cloudpickle is loaded."""
+
+
+class Misuse(TypeError):
+    """An object was to be pickled that never should be, as an executor; a submit raises it and makes no future."""
+
+    is_misuse = True
 
 
 class _PlainPickler(pickle.Pickler):
@@ -352,6 +366,8 @@ def load_outcome(payload: Buffer, name: Callable[[], str] = _name_result) -> tup
             return None, _load_error(payload)
         if first == _TRANSFER:
             return None, _load_transfer_error(payload)
+        if first == _LOST:
+            return None, _load_loss(payload)
         return _load(payload), None
     except KeyboardInterrupt as error:
         if threading.current_thread() is threading.main_thread():
@@ -376,6 +392,13 @@ def _load_error(payload: Buffer) -> BaseException:
     again = _transfer_error(f"the exception that the task raised ({type_name}: {message})", cause)
     again.add_note(f"The task's own traceback:\n{text}")
     return again
+
+
+def _load_loss(payload: Buffer) -> BaseException:
+    """The broker wrote this one: no child lived to write an outcome."""
+    from netfutures.errors import DeathCertificate, WorkerLost
+
+    return WorkerLost(certificate=DeathCertificate.from_map(certificate_of(bytes(payload))))
 
 
 def _load_transfer_error(payload: Buffer) -> BaseException:

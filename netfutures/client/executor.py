@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from netfutures.capacity import usable_cores
 from netfutures.limits import NESTING_LEVELS_MAX, RECONNECT_TIMEOUT_S, SLOTS_MAX
-from netfutures.payload import dump_call
+from netfutures.payload import Misuse, dump_call
 
 from .core.session import Session, SessionIdentity
 from .embedded import Embedded
@@ -93,6 +93,8 @@ class Executor(StandardExecutor):
         try:
             function = thread.functions.find(fn)
             future: Future[T] = Future(function, dump_call(args, kwargs, function.name))
+        except Misuse:
+            raise
         except Exception as error:
             return _failed(error)
         thread.post(future)
@@ -121,26 +123,31 @@ class Executor(StandardExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more tasks, and ends the cluster when those that were submitted have ended.
 
-        wait: whether to wait for that. cancel_futures: whether to cancel all that has not started.
+        wait: whether to wait for that; Ctrl-C ends the wait, drops what is queued and ends what runs.
+        cancel_futures: whether to cancel all that has not started.
         """
+        if self._pid != os.getpid():
+            return
         with self._start_lock:
             self._is_shut_down = True
             thread = self._thread
-        if thread is None or self._pid != os.getpid():
+        if thread is None:
             return
         thread.request_end(cancel_futures=cancel_futures)
         if wait:
-            thread.join()
+            _join(thread)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Waits for what was submitted; after Ctrl-C it drops what is queued first."""
-        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-        self.shutdown(wait=True, cancel_futures=interrupted)
+        """Waits for what was submitted; after Ctrl-C it drops what is queued and ends what runs."""
+        thread = self._thread
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and thread is not None:
+            thread.request_end(cancel_futures=True, at_once=True)
+        self.shutdown(wait=True)
 
     def __reduce__(self) -> Any:
-        raise TypeError(
+        raise Misuse(
             "an Executor cannot be pickled or copied, so it cannot be an argument of a task:"
             " make one in the task with netfutures.Executor(), or submit from here"
         )
@@ -155,14 +162,14 @@ class Executor(StandardExecutor):
         thread = self._thread
         if thread is not None and thread.refusal is None and not self._is_shut_down:
             return thread
+        if self._pid != os.getpid():
+            raise RuntimeError(
+                f"this executor belongs to process {self._pid}, from which this one (pid {os.getpid()}) was forked:"
+                " make a new Executor in this process"
+            )
         with self._start_lock:
-            if self._pid != os.getpid():
-                raise RuntimeError(
-                    f"this executor belongs to process {self._pid}, from which this one (pid {os.getpid()}) was forked:"
-                    " make a new Executor in this process"
-                )
             if self._thread is not None and self._thread.refusal is not None:
-                raise self._thread.refusal
+                raise self._thread.new_refusal()
             if self._is_shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if _is_exiting:
@@ -195,9 +202,7 @@ class Executor(StandardExecutor):
 
 
 def _failed(error: Exception) -> Future[Any]:
-    """A future of a call that cannot be sent; one that never should be raises here."""
-    if getattr(error, "is_misuse", False):
-        raise error
+    """The future of a call that cannot be sent."""
     future: Future[Any] = Future()
     future.set_exception(error)
     return future
@@ -259,19 +264,32 @@ def _versions() -> dict[str, Any]:
 _is_exiting = False
 
 
+def _join(thread: IOThread) -> None:
+    """Waits for the thread's end; Ctrl-C meanwhile makes that end come at once."""
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        thread.request_end(cancel_futures=True, at_once=True)
+        thread.join()
+        raise
+
+
 def _finish_all() -> None:
-    """The interpreter exits: what was submitted is finished first, as the standard library does it."""
+    """The interpreter exits: what was submitted is finished first, as in the standard library; but not after Ctrl-C."""
     global _is_exiting
     _is_exiting = True
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     threads = list(_threads)
     for thread in threads:
-        thread.request_end()
+        thread.request_end(cancel_futures=interrupted, at_once=interrupted)
     for thread in threads:
-        thread.join()
+        _join(thread)
 
 
 def _forget_all() -> None:
     """In a forked copy of this process none of the threads exist."""
+    for thread in _threads:
+        thread.disown()
     _threads.clear()
 
 

@@ -31,6 +31,7 @@ _MISSES_MAX = 3
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented), re.Pattern}
 )
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, type, functools.partial)
 _MISSING: Any = object()
 _TEXTS = attrgetter("__name__", "__qualname__", "__module__", "__doc__")
 _DESCRIPTORS = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
@@ -77,6 +78,9 @@ class FunctionTable:
         self._pid = os.getpid()
         self._steady: dict[int, tuple[Function, object]] = {}  # by reference; holds fn, so that its id stays its own
         self._plans: dict[int, _Plan] = {}  # by the id of the code, which the plan holds
+        self._partials: dict[
+            tuple[int, ...], tuple[Function, list[Any]]
+        ] = {}  # by the ids of the parts, which it holds
         self._last: dict[int, Function] = {}  # the last pickle of other callables; only ever compared
         self._registry = modules_by_value()
         self._registered = frozenset(self._registry)
@@ -103,7 +107,7 @@ class FunctionTable:
         if entry is not None:
             return entry[0]
         if type(fn) is not types.FunctionType:
-            return self._find_callable(fn)
+            return self._find_partial(fn) if type(fn) is functools.partial else self._find_callable(fn)
         plan = self._plans.get(id(fn.__code__))
         if plan is not None:
             survey = plan.survey
@@ -116,7 +120,7 @@ class FunctionTable:
     def _forget(self) -> None:
         """The user has changed which modules travel by value."""
         self._registered = frozenset(self._registry)
-        for each in (self._steady, self._plans, self._last):
+        for each in (self._steady, self._plans, self._partials, self._last):
             each.clear()
 
     def _new(self, payload: bytes, cacheable: bool, fn: object) -> Function:
@@ -144,6 +148,31 @@ class FunctionTable:
         _bound(self._plans)[id(fn.__code__)] = plan
         return plan.function
 
+    def _find_partial(self, fn: functools.partial[Any]) -> Function:
+        """A partial of functions and of what cannot change is the same as long as all these are."""
+        parts = self._parts_of(fn)
+        if parts is None:
+            return self._find_callable(fn)
+        key = tuple(map(id, parts))
+        known = self._partials.get(key)
+        if known is None:
+            payload = dump_plain(fn) or dump_by_value(fn)
+            cacheable = all(part.cacheable for part in parts if type(part) is Function)
+            known = _bound(self._partials)[key] = self._new(payload, cacheable, fn), parts
+        return known[0]
+
+    def _parts_of(self, fn: functools.partial[Any]) -> list[Any] | None:
+        _, _, (func, args, keywords, attributes) = fn.__reduce__()  # type: ignore[misc]
+        parts: list[Any] = [len(args), *keywords]
+        for part in (func, *args, *keywords.values()):
+            if type(part) in _FUNCTIONS:
+                parts.append(self.find(part))
+            elif _immutable(part):
+                parts.append(part)
+            else:
+                return None
+        return None if attributes else parts
+
     def _find_callable(self, fn: Callable[..., Any]) -> Function:
         """What is callable and not a plain function: pickled each time, but a class or the like that has a name."""
         payload = dump_plain(fn)
@@ -156,23 +185,20 @@ class FunctionTable:
         last = self._last.get(id(inner))
         if last is not None and last.payload == payload:
             return last
-        function = self._new(payload, self._carries_nothing(fn, by_reference), fn)
+        function = self._new(payload, _carries_nothing(fn, by_reference), fn)
         _bound(self._last)[id(inner)] = function
         return function
 
-    def _carries_nothing(self, fn: Callable[..., Any], by_reference: bool) -> bool:
-        """Can this callable be kept in a child from task to task, since no task can change what it carries?"""
-        if type(fn) is functools.partial:
-            captured = (*fn.args, *fn.keywords.values())
-            attributes = fn.__reduce__()[2][-1]  # vars() would make them, and change the pickle
-            return all(map(_immutable, captured)) and not attributes and self.find(fn.func).cacheable
-        owner = getattr(fn, "__self__", None)
-        if type(fn) is types.MethodType:
-            return by_reference and isinstance(owner, type)
-        return type(fn) is types.BuiltinMethodType and _immutable(owner)
+
+def _carries_nothing(fn: Callable[..., Any], by_reference: bool) -> bool:
+    """Can this callable be kept in a child from task to task, since no task can change what it carries?"""
+    owner = getattr(fn, "__self__", None)
+    if type(fn) is types.MethodType:
+        return by_reference and isinstance(owner, type)
+    return type(fn) is types.BuiltinMethodType and _immutable(owner)
 
 
-def _bound(table: dict[int, Any]) -> dict[int, Any]:
+def _bound(table: dict[Any, Any]) -> dict[Any, Any]:
     while len(table) >= FUNCTIONS_MAX:
         try:
             del table[next(iter(table))]

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, InvalidStateError, _base
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
-from netfutures.payload import is_error, load_outcome
+from netfutures.payload import Misuse, is_error, load_outcome
 
 if TYPE_CHECKING:
     from netfutures.client.functions import Function
@@ -346,7 +346,7 @@ class Future(_base.Future[_T]):
         return f"{head} returned {type(self._payload).__name__}>"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError(
+        raise Misuse(
             "a Future cannot be pickled or copied: its result arrives in the process that submitted it. "
             "Pass future.result() instead, or submit the next call from a callback of this one."
         )

@@ -71,6 +71,7 @@ class IOThread:
         self._delivery = Delivery()
         self._sent_blobs: set[bytes] = set()
         self._wants_end = False
+        self._wants_end_at_once = False
         self._wants_cancel_all = False
         self._is_leaving = False
         self._broker_is_silent = False
@@ -121,12 +122,26 @@ class IOThread:
         if self._asked and not self.has_ended:
             self.wake()
 
-    def request_end(self, *, cancel_futures: bool = False) -> None:
-        """Ends the session when all that was submitted has ended; with `cancel_futures` what waits is cancelled."""
+    def request_end(self, *, cancel_futures: bool = False, at_once: bool = False) -> None:
+        """Ends the session when all that was submitted has ended.
+
+        cancel_futures: what waits is cancelled. at_once: what runs is ended too.
+        """
         self._wants_end = True
+        self._wants_end_at_once = self._wants_end_at_once or at_once
         self._wants_cancel_all = self._wants_cancel_all or cancel_futures
         if not self.has_ended:
             self.wake()
+
+    def new_refusal(self) -> BrokenWorkerPool:
+        """Why nothing can be submitted any more, as an exception of its own."""
+        assert self.refusal is not None
+        return BrokenWorkerPool(BROKEN, self.refusal.certificate)
+
+    def disown(self) -> None:
+        """In a forked copy of the client: there is no thread, and nothing can be submitted through this."""
+        self.refusal = BrokenWorkerPool("this process was forked from the one that the executor belongs to")
+        self.has_ended = True
 
     def join(self) -> None:
         """Waits for the end that was requested."""
@@ -197,7 +212,9 @@ class IOThread:
         if deadline is not None and now >= deadline:
             self._perform(session.wake(now), now)
         self._perform(session.flush(now), now)
-        if self._wants_end and not self._is_leaving and not self.queue and not session.ledger.awaited:
+        if self._wants_end_at_once:
+            self._perform(session.give_up({"note": "it was interrupted (Ctrl-C), which ends what runs"}), now)
+        elif self._wants_end and not self._is_leaving and not self.queue and not session.ledger.awaited:
             self._is_leaving = True
             self._perform(session.goodbye("all tasks have ended", now), now)
 
@@ -305,7 +322,7 @@ class IOThread:
     def _failure(self, future: Future[Any]) -> BaseException:
         if self.refusal is None:
             return BrokenWorkerPool("the executor was shut down before this task could be submitted")
-        return BrokenWorkerPool(BROKEN, self.refusal.certificate)
+        return self.new_refusal()
 
     def _deliver_failed(self, with_callbacks: list[tuple[Future[Any], Any]]) -> None:
         if with_callbacks:
