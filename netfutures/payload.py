@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     Buffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
 
 
-class Misuse(TypeError):
-    """An argument that can never be one: an executor, or a future. `submit` raises it instead of failing a future."""
-
-
 _Reducers: TypeAlias = Mapping[type, Callable[[Any], Any]]
 
 BUFFER_BYTES_MIN = 64 * 1024

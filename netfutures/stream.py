@@ -1,8 +1,8 @@
 """A link over a connected Unix socket, for two processes of which one has started the other.
 
 It has the same methods as the links of `netfutures.transport`. The socket was inherited: it has no name, nobody else
-can connect to it, and it leaves no file. Each message is a head (the number of its frames, then their sizes, as unsigned
-32-bit numbers, little endian) and its frames. The descriptor is to be watched edge-triggered.
+can connect to it, and it leaves no file. Each message is a head (the number of its frames, then their sizes, as
+unsigned 32-bit numbers, little endian) and its frames. The descriptor is to be watched edge-triggered.
 """
 
 import socket
