@@ -58,8 +58,6 @@ _registered: set[str] = set()
 class Misuse(TypeError):
     """An object was to be pickled that never should be, as an executor; a submit raises it and makes no future."""
 
-    is_misuse = True
-
 
 class _PlainPickler(pickle.Pickler):
     """The standard pickler, in a form that takes reducers of our own."""
@@ -322,7 +320,7 @@ class RemoteTraceback(Exception):
 
 def is_error(outcome: Buffer) -> bool:
     """Is this outcome an error? Looks at the first byte only; a damaged one is not, until it is loaded."""
-    return outcome[:1] in (b"E", b"T")
+    return outcome[:1] in (b"E", b"T", LOST_TAG)
 
 
 def dump_error(error: BaseException) -> bytes:

@@ -162,7 +162,8 @@ class FunctionTable:
         return known[0]
 
     def _parts_of(self, fn: functools.partial[Any]) -> list[Any] | None:
-        _, _, (func, args, keywords, attributes) = fn.__reduce__()  # type: ignore[misc]
+        reduced: Any = fn.__reduce__()  # not vars(): that would make the attributes, and so change the pickle
+        func, args, keywords, attributes = reduced[2]
         parts: list[Any] = [len(args), *keywords]
         for part in (func, *args, *keywords.values()):
             if type(part) in _FUNCTIONS:

@@ -120,7 +120,7 @@ def test_the_table_is_bounded(table: FunctionTable, monkeypatch: pytest.MonkeyPa
         assert call(table.find(names["f"]), 1) == n + 1
         assert call(table.find(functools.partial(double, n))) == 2 * n
         table.find(steady[n % len(steady)])
-    for each in (table._plans, table._steady, table._last):
+    for each in (table._plans, table._steady, table._last, table._partials):
         assert len(each) <= 10
 
 
@@ -362,6 +362,31 @@ for fn in (fib, uses): print(FunctionTable().find(fn).payload.hex())
         fn = load_function(bytes.fromhex(line.decode()))
         assert fn(50) == 12586269025
         assert fn.__name__ == "uses" or fn.cache_parameters()["maxsize"] == 7  # type: ignore[attr-defined]
+
+
+def test_partials_of_functions_are_known_by_their_parts(table: FunctionTable) -> None:
+    names = main_module("n = 1\ndef f(x, y): return x + y + n")
+    fn = names["f"]
+
+    def make(inner: Any, *args: Any, **kwargs: Any) -> Any:
+        return functools.partial(inner, *args, **kwargs)
+
+    record = table.find(make(fn, 2, y=3))
+    assert table.find(make(fn, 2, y=3)) is record
+    assert call(record) == 6
+    names["n"] = 10
+    assert call(table.find(make(fn, 2, y=3))) == 15
+    assert call(table.find(make(fn, 2)), 5) == 17
+    assert call(table.find(make(fn, y=2)), 5) == 17
+    assert call(table.find(make(make(fn, 1), 2))) == 13
+    assert repr(call(table.find(make(dict, a=1)))) == "{'a': 1}"
+    assert repr(call(table.find(make(dict, a=True)))) == "{'a': True}"
+    chunk = make(map_all, fn)
+    assert [table.find(chunk) is table.find(make(map_all, fn)) for _ in range(3)] == [True] * 3
+
+
+def map_all(fn: Any, calls: Any) -> Any:
+    return [fn(*args) for args in calls]
 
 
 def test_names_for_messages(table: FunctionTable) -> None:

@@ -38,7 +38,7 @@ from netfutures.client.future import (
     take_for_sending,
 )
 from netfutures.errors import TransferError
-from netfutures.payload import dump_call, dump_error, dump_value
+from netfutures.payload import Misuse, dump_call, dump_error, dump_value
 
 LIMIT_S = 20
 CALL = dump_call((1,), {})
@@ -242,7 +242,7 @@ def test_repr() -> None:
 def test_it_can_be_neither_pickled_nor_copied_but_weakly_referenced_and_marked() -> None:
     future = make()
     for move in (pickle.dumps, copy.copy, copy.deepcopy, lambda f: dump_call((f,), {})):
-        with pytest.raises(TypeError, match=r"future\.result\(\)"):
+        with pytest.raises(Misuse, match=r"future\.result\(\)"):
             move(future)
     assert weakref.ref(future)() is future
     future.arg = 5  # type: ignore[attr-defined]
