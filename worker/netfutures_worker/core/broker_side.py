@@ -7,9 +7,8 @@ from netfutures.fields import Dispatched, Reference
 from netfutures.limits import HELLO_RETRY_S, PROTOCOL_MAJOR, PROTOCOL_MINOR
 from netfutures.line import Line
 from netfutures.ranges import HELD, KEPT
-from netfutures.wire import Chunk, Close, Finished, Need, Open, Output, Tasks, Welcome, WorkerHello
+from netfutures.wire import Chunk, Close, Finished, Lost, Need, Open, Output, Tasks, Welcome, WorkerHello
 
-from .children import output_sent
 from .commands import KillChild, Send
 from .placing import end_child
 from .session import WorkerSession
@@ -35,6 +34,8 @@ def say_hello(state: WorkerState, now: float) -> None:
     state.outbox.repeat_sent()
     line = state.line = Line(None, state.connection, now)
     who = state.identity
+    # A loss that the broker may not have heard of yet is still claimed, else its tasks would be taken for never arrived.
+    losses = [part for item in state.outbox.waiting if isinstance(item, Lost) for part in item.dispatched]
     hello = WorkerHello(
         protocol=(PROTOCOL_MAJOR, PROTOCOL_MINOR),
         worker=who.worker,
@@ -45,7 +46,7 @@ def say_hello(state: WorkerState, now: float) -> None:
         slots=len(state.slots),
         credit_tasks=state.credit_tasks,
         sessions=list(state.sessions),
-        held=state.claims(HELD),
+        held=[*state.claims(HELD), *losses],
         finished=state.claims(KEPT),
     )
     state.commands.append(Send(line.envelope(hello)))
@@ -235,7 +236,5 @@ def send_outbox(state: WorkerState) -> None:
             case Written():
                 written = [each for each in items if isinstance(each, Written)]
                 state.send(Output([each[:5] for each in written]), batch=True)
-                for each in written:
-                    output_sent(state, each)
             case message:
                 state.send(message, batch=True)

@@ -174,8 +174,8 @@ def on_output(state: WorkerState, slot: Slot, index: int, stream: int, text: byt
         state.commands.append(Mute(slot.number))
 
 
-def output_sent(state: WorkerState, written: Written) -> None:
-    """Output has left: a child that waits because of it may go on."""
+def output_taken(state: WorkerState, written: Written) -> None:
+    """The broker has this output: a child that waits because of it may go on."""
     slot = state.slots[written.slot]
     slot.output_bytes -= len(written.text)
     if slot.is_muted and slot.output_bytes <= OUTPUT_BYTES_MAX // 2:

@@ -99,7 +99,6 @@ class Slot:
         self.number = number
         self.state = State.EMPTY
         self.output_bytes = 0
-        self.is_muted = False
         self.clear()
 
     def clear(self) -> None:
@@ -122,6 +121,7 @@ class Slot:
         """When a child that was told to end is killed."""
         self.last_work: Work | None = None
         self.started_at = 0.0
+        self.is_muted = False
 
     def advance(self, event: Event) -> None:
         """Moves the slot; KeyError when the table does not allow it."""
