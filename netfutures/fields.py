@@ -115,7 +115,17 @@ def _payload(value: Any) -> Payload:
 
 
 def _optional_payload(value: Any) -> Payload | None:
-    return None if value is None else _payload(value)
+    payload = None if value is None else _payload(value)
+    if type(payload) is Reference and payload.kind == FRAME:
+        raise ValueError("a frame where none may be")
+    return payload
+
+
+def _content(value: Any) -> Payload:
+    content = _payload(value)
+    if type(content) is Reference and content.kind != FRAME:
+        raise ValueError("a reference in place of bytes")
+    return content
 
 
 _ONLY_BYTES = {bytes}
@@ -195,7 +205,7 @@ Map: TypeAlias = Annotated[dict[str, Any], _map]
 Maps: TypeAlias = Annotated[list[dict[str, Any]], _list_of(_map)]
 Version: TypeAlias = Annotated[tuple[int, int], _protocol]
 Key: TypeAlias = Annotated[int | bytes, _key]
-OnePayload: TypeAlias = Annotated[Payload, _payload]
+Content: TypeAlias = Annotated[Payload, _content]
 OptionalPayload: TypeAlias = Annotated[Payload | None, _optional_payload]
 Identities: TypeAlias = Annotated[list[bytes], _list_of(_identity)]
 Blobs: TypeAlias = Annotated[list[Blob], _list_of(_blob)]

@@ -11,9 +11,12 @@ OVER = 0
 
 
 def parts_of(marks: bytearray, mark: int, start: int, stop: int) -> list[tuple[int, int]]:
-    """The stretches (start, count) of `marks[start:stop]` that consist of `mark`."""
+    """The stretches (start, count) of `marks[start:stop]` that consist of `mark`; a peer may have named any stop."""
+    stop = min(stop, len(marks))
+    if start >= stop:
+        return []
     if marks.count(mark, start, stop) == stop - start:
-        return [(start, stop - start)] if stop > start else []
+        return [(start, stop - start)]
     found: list[tuple[int, int]] = []
     while True:
         start = marks.find(mark, start, stop)

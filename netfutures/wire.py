@@ -20,6 +20,7 @@ from netfutures.fields import (
     Blob,
     Blobs,
     Check,
+    Content,
     DispatchRanges,
     FinishedRuns,
     Flag,
@@ -30,7 +31,6 @@ from netfutures.fields import (
     Map,
     Maps,
     NumberRanges,
-    OnePayload,
     OptionalPayload,
     OutputRecords,
     Payload,
@@ -343,7 +343,7 @@ class Chunk(Message):
     session: Identity
     key: Key
     offset: Integer
-    content: OnePayload
+    content: Content
     abort: Flag
 
 
@@ -389,11 +389,12 @@ class Envelope(NamedTuple):
     message: Message
 
 
+_RUNS_AT: Final[dict[type[Message], int]] = {Submit: 2, Tasks: 2, Finished: 1, Results: 0}
+
 _pack = msgpack.Packer(autoreset=True).pack
 
 
 def _lift(payload: Payload, frames: list[Any]) -> Payload:
-    """Moves a payload to a frame of its own and returns the reference that stands for it."""
     frames.append(payload)
     return Reference(FRAME, len(frames) - 1, len(payload))
 
@@ -416,10 +417,8 @@ def encode(envelope: Envelope) -> list[Any]:
     frames: list[Any] = [b""]
     values = _FIELDS[type(message)](message)
     match message:
-        case Submit(first_epoch, blobs, runs):
-            values = (first_epoch, _lift_blobs(blobs, frames), _lift_runs(runs, frames))
-        case Tasks(session, blobs, runs):
-            values = (session, _lift_blobs(blobs, frames), _lift_runs(runs, frames))
+        case Submit(first, blobs, runs) | Tasks(first, blobs, runs):
+            values = (first, _lift_blobs(blobs, frames), _lift_runs(runs, frames))
         case Finished(credit_tasks, runs):
             values = (credit_tasks, _lift_runs(runs, frames))
         case Results(runs):
@@ -448,23 +447,39 @@ def decode(frames: Sequence[Any]) -> Envelope:
         kind, connection, sequence, acknowledged = header[:4]
         message_type = MESSAGES[kind]
         checks = _CHECKS[message_type]
-        values = [check(value) for check, value in zip(checks, header[4:], strict=False)]
+        came = header[4:]
+        values = [check(value) for check, value in zip(checks, came, strict=False)]
         message = message_type(*values)
-        if len(frames) > 1:
+        if len(frames) > 1 or _names_a_frame(message_type, values, came):
             message = _lower(message, frames)
         return Envelope(integer(connection), integer(sequence), integer(acknowledged), message)
     except (ValueError, TypeError, KeyError, IndexError, RecursionError, msgpack.UnpackException) as error:
         raise RemoteProtocolError(f"not a message of this protocol: {type(error).__name__}: {error}"[:200]) from None
 
 
+def _names_a_frame(message_type: type[Message], values: list[Any], came: list[Any]) -> bool:
+    """Whether a payload claims to be in a frame; lists of nothing but bytes, kept as they came, need no look."""
+    runs_at = _RUNS_AT.get(message_type)
+    if runs_at is None:
+        return message_type is Chunk and _is_frame(values[3])
+    runs = zip(values[runs_at], came[runs_at], strict=True)
+    return any(run[-1] is not source[-1] and any(map(_is_frame, run[-1])) for run, source in runs) or (
+        message_type in (Submit, Tasks) and any(_is_frame(payload) for _, payload, _ in values[1])
+    )
+
+
+def _is_frame(payload: Payload) -> bool:
+    return type(payload) is Reference and payload.kind == FRAME
+
+
 def _lower(message: Message, frames: Sequence[Any]) -> Message:
     """Puts the payloads of the frames after the header in their places."""
 
     def place(payload: Payload) -> Payload:
-        if type(payload) is not Reference or payload.kind != FRAME:
+        if not _is_frame(payload):
             return payload
-        content = frames[payload.key]  # type: ignore[index]  # a key of bytes raises TypeError, which is what we want
-        if payload.key == 0 or len(content) > CHUNK_BYTES_MAX:
+        content = frames[payload.key]  # type: ignore[union-attr,index]  # a key of bytes raises TypeError, as it should
+        if content is frames[0] or len(content) > CHUNK_BYTES_MAX:
             raise ValueError("not a frame of a payload")
         return content  # type: ignore[no-any-return]  # frames are bytes-like
 

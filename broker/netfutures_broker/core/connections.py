@@ -57,7 +57,7 @@ def accept(state: BrokerState, party: Party, route: bytes, envelope: Envelope, n
 def put_away(state: BrokerState, party: Party, now: float) -> None:
     """The connection of this party is over; it may come back with another one."""
     if party.line is not None and party.line.route is not None:
-        state.routes.pop(party.line.route, None)
+        del state.routes[party.line.route]
     party.line = None
     party.away_since = now
     state.owing.pop(party.identity, None)
@@ -93,8 +93,10 @@ def speaks_our_protocol(state: BrokerState, route: bytes, hello: ClientHello | W
 
 
 def _connect(state: BrokerState, party: Party, route: bytes, connection: int, now: float) -> None:
-    if party.line is not None:
-        put_away(state, party, now)
+    # A route leads to one party, and a party has one: whoever said hello last.
+    for former in (party, state.routes.get(route)):
+        if former is not None and former.line is not None:
+            put_away(state, former, now)
     party.away_since = None
     party.connection = connection
     party.line = Line(route, connection, now)
@@ -173,7 +175,8 @@ def _take_back_unclaimed(
     """What was handed out and is not claimed never arrived, or was taken back: it waits again."""
     unclaimed = bytearray(b"\1") * dispatch.count
     for offset, count in claims:
-        unclaimed[offset : offset + count] = bytes(count)
+        stop = min(offset + count, dispatch.count)
+        unclaimed[offset:stop] = bytes(max(0, stop - offset))
     lost = [
         (dispatch.base, at, 1)
         for offset, count in dispatch.current_parts(0, dispatch.count)
