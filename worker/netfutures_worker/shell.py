@@ -20,6 +20,7 @@ from .core.commands import (
     EndChild,
     GiveFunction,
     GiveTasks,
+    Harvest,
     KillChild,
     Look,
     Mute,
@@ -135,6 +136,8 @@ class WorkerShell:
                 self._commands.extend(self.core.looked(slot, children[slot].claim(), now))
             case TakeBack(slot):
                 self._take_back(slot, now)
+            case Harvest(slot):
+                self._hear(children[slot], children[slot].harvest(), now)
             case StartChild(slot, initializer):
                 self._start_child(slot, initializer)
             case EndChild(slot):

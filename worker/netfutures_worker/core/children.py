@@ -7,7 +7,7 @@ from netfutures.limits import CHUNK_BYTES_MAX, OUTPUT_BYTES_MAX, STARTED_AFTER_S
 from netfutures.ranges import merge
 from netfutures.wire import Lost, Started, TakenBack
 
-from .commands import Mute, TakeBack, Unmute
+from .commands import Harvest, Mute, TakeBack, Unmute
 from .placing import end_child
 from .session import WorkerSession
 from .slot import Event, Packet, Slot, State
@@ -75,8 +75,8 @@ def on_looked(state: WorkerState, slot: Slot, claim: int, now: float) -> None:
     offset = packet.work.offset + claim - packet.first
     if packet.work.holding.holds(offset, 1):
         state.outbox.put(Started([(packet.work.holding.base, offset, 1)]))
-    if claim > packet.next_index or claim + 1 < slot.next_index:
-        state.commands.append(TakeBack(slot.number))
+    if claim > packet.next_index:
+        state.commands.append(Harvest(slot.number))
 
 
 def on_revoked(state: WorkerState, slot: Slot, claim: int, unread: list[int], functions: list[int], now: float) -> None:

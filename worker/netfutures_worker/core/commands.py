@@ -68,6 +68,12 @@ class TakeBack(NamedTuple):
     slot: int
 
 
+class Harvest(NamedTuple):
+    """Hand in what the child has finished and not told yet, since its present task takes long."""
+
+    slot: int
+
+
 class EndChild(NamedTuple):
     """Let the child end in good order."""
 
@@ -111,6 +117,7 @@ Command: TypeAlias = (
     | GiveTasks
     | Look
     | TakeBack
+    | Harvest
     | EndChild
     | KillChild
     | Mute

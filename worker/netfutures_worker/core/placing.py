@@ -2,7 +2,7 @@
 
 from netfutures.limits import END_GRACE_S, PACKET_BYTES_MAX, PACKET_SECONDS, PACKET_TASKS_MAX, STARTED_AFTER_S
 
-from .commands import EndChild, GiveFunction, GiveTasks, StartChild
+from .commands import EndChild, GiveFunction, GiveTasks, StartChild, TakeBack
 from .session import Function, WorkerSession
 from .slot import Event, Packet, Slot, State
 from .state import WorkerState
@@ -18,8 +18,12 @@ def place(state: WorkerState, now: float) -> None:
     for _ in range(len(state.turns)):
         session = state.turns[0]
         state.turns.rotate(-1)
-        if session.queue and not session.closing and session.is_prepared:
+        if session.closing or not session.is_prepared:
+            continue
+        if session.queue:
             _place_session(state, session, now)
+        if not session.queue:
+            _move_stuck(state, session)
 
 
 def _place_session(state: WorkerState, session: WorkerSession, now: float) -> None:
@@ -111,12 +115,26 @@ def _next_packet(slot: Slot, session: WorkerSession, function: Function, childre
 
 
 def _within_bytes(work: Work, count: int) -> int:
-    size_bytes = 0
-    for at, payload in enumerate(work.payloads[:count]):
-        size_bytes += len(payload) + PAYLOAD_HEAD_BYTES
-        if size_bytes > PACKET_BYTES_MAX - PACKET_HEAD_BYTES:
+    """As many of these tasks as a packet has room for; one that is larger goes as memory, alone."""
+    room_bytes = PACKET_BYTES_MAX - PACKET_HEAD_BYTES - PAYLOAD_HEAD_BYTES * count
+    payloads = work.payloads[:count]
+    if sum(map(len, payloads)) <= room_bytes:
+        return count
+    for at, payload in enumerate(payloads):
+        room_bytes -= len(payload)
+        if room_bytes < 0:
             return max(1, at)
     return count
+
+
+def _move_stuck(state: WorkerState, session: WorkerSession) -> None:
+    """While a slot has nothing to do, what waits behind a task that has run for long is taken back for it."""
+    slots = state.slots
+    if any((slot.is_idle and slot.session is session) or slot.state is State.EMPTY for slot in slots):
+        for slot in slots:
+            if slot.session is session and slot.is_overdue and slot.has_more_behind:
+                state.commands.append(TakeBack(slot.number))
+                return
 
 
 def end_child(state: WorkerState, slot: Slot, now: float) -> None:

@@ -28,13 +28,16 @@ class Function:
         return type(self.payload) is not Reference
 
     def measure(self, seconds: float) -> None:
-        """A task has taken so long: rises are believed at once, falls slowly."""
+        """A task has taken so long.
+
+        A rise is believed step by step, since a child that was kept from running for once would look slow; what was
+        given to it on too low an estimate can be taken back.
+        """
         old = self.estimate_s
         if old is None:
             self.estimate_s = seconds
         else:
-            mixed = (old * 3 + seconds) / 4
-            self.estimate_s = max(seconds, mixed) if seconds > old * 2 else mixed
+            self.estimate_s = min(seconds, old * 4) if seconds > old else (old + 3 * seconds) / 4
 
 
 class WorkerSession:

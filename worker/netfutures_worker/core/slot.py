@@ -148,6 +148,13 @@ class Slot:
             and estimate_s <= LONG_TASK_S
         )
 
+    @property
+    def has_more_behind(self) -> bool:
+        """Whether its child has tasks after the one that it runs."""
+        return self.seen_claim + 1 < self.next_index and any(
+            packet.end > max(packet.first, self.seen_claim + 1) for packet in self.packets
+        )
+
     def packet_of(self, index: int) -> Packet | None:
         """The packet that a task of this index came in, if it is still here."""
         for packet in self.packets:
