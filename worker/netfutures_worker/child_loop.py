@@ -64,7 +64,9 @@ def open_memory(memory: Memory) -> bytearray | mmap.mmap:
 class TaskLoop:
     """Functions that this child knows, and the region of the ring that it writes."""
 
-    __slots__ = ("_first", "_kept", "_loose", "_noted", "_outgoing", "_pack", "_ring", "_start", "_words")
+    __slots__ = (
+        "_first", "_kept", "_loose", "_noted", "_outgoing", "_pack", "_ring", "_skipped_to", "_start", "_words",
+    )  # fmt: skip
 
     def __init__(self, outgoing: Outgoing, words: memoryview, ring: memoryview) -> None:
         self._outgoing = outgoing
@@ -75,6 +77,7 @@ class TaskLoop:
         self._loose: dict[int, tuple[Buffer, bool]] = {}  # payloads of all others
         self._first = 0  # index of the open region's first result, 0: none is open
         self._start = 0  # and the offset where it begins
+        self._skipped_to = 0  # offset below which all was read when the ring's begin was gone back to
         self._noted = 0.0  # when the last note was sent, or the packet began
 
     def learn(self, number: int, payload: Buffer, cacheable: bool) -> None:
@@ -174,13 +177,14 @@ class TaskLoop:
     def _open_region(self, index: int, record: bytes) -> tuple[int, int, int] | None:
         """Begin a region with the result of `index`, where there is most room; None if it does not fit there."""
         words = self._words
-        tail, read = words[END], words[READ]
+        tail, read = words[END], max(words[READ], self._skipped_to)
         lap_end = tail - tail % RING_BYTES + RING_BYTES
         if read == tail:
             # All is consumed, so it begins at the ring's begin: that is in the cache, the rest need not be in memory.
             if tail % RING_BYTES:
                 tail, lap_end = lap_end, lap_end + RING_BYTES
-            read = tail
+            # The worker does not count what is skipped here as read before it has read what comes after it.
+            read = self._skipped_to = tail
         bound = read + RING_BYTES
         if min(lap_end, bound) - tail < bound - lap_end:
             tail, lap_end = lap_end, lap_end + RING_BYTES
