@@ -45,6 +45,9 @@ from .tasks import (
     release_acknowledged,
 )
 
+BATCHES = (Submit, Finished, Output, Started, TakenBack, Lost)
+"""Messages that count against their sender's window, which stays shut until they are acknowledged."""
+
 
 class Scheduler:
     """The broker without its socket and its clock."""
@@ -77,17 +80,19 @@ class Scheduler:
         if isinstance(party, ClientSession):
             release_acknowledged(state, party)
             state.touch(party)
+        if isinstance(message, BATCHES):
+            state.owe(party, now)
         match party, message:
             case WorkerRecord(), Finished():
-                on_finished(state, party, message, now)
+                on_finished(state, party, message)
             case ClientSession(), Submit():
-                on_submit(state, party, message, now)
+                on_submit(state, party, message)
             case WorkerRecord(), Beat(credit_tasks):
                 party.credit_tasks = credit_tasks
             case _, Beat() | Acknowledge():
                 pass  # Their numbers, which were taken above, are all that they bring.
             case WorkerRecord(), Output():
-                on_output(state, party, message, now)
+                on_output(state, party, message)
             case WorkerRecord(), Started(dispatched):
                 on_started(state, party, dispatched)
             case ClientSession(), Cancel(request, _):

@@ -10,17 +10,15 @@ from .state import BrokerState
 from .task import Event
 
 
-def on_submit(state: BrokerState, session: ClientSession, message: Submit, now: float) -> None:
+def on_submit(state: BrokerState, session: ClientSession, message: Submit) -> None:
     """New tasks, or ones that the client repeats because they were not acknowledged."""
-    state.owe(session, now)
     if not session.is_broken:
         session.submit(message.blobs, message.runs)
         state.resume_turn(session)
 
 
-def on_finished(state: BrokerState, worker: WorkerRecord, message: Finished, now: float) -> None:
+def on_finished(state: BrokerState, worker: WorkerRecord, message: Finished) -> None:
     """Outcomes; they count only where the worker's dispatch is the task's current one."""
-    state.owe(worker, now)
     worker.credit_tasks = message.credit_tasks
     for base, offset, outcomes in message.runs:
         count = len(outcomes)
@@ -69,9 +67,8 @@ def release_acknowledged(state: BrokerState, session: ClientSession) -> None:
                 worker.release(dispatch, outcomes.offset + at, 1)
 
 
-def on_output(state: BrokerState, worker: WorkerRecord, message: Output, now: float) -> None:
+def on_output(state: BrokerState, worker: WorkerRecord, message: Output) -> None:
     """What tasks printed goes to their client, in order with their outcomes."""
-    state.owe(worker, now)
     for identity, base, offset, stream, text in message.records:
         session = state.sessions.get(identity)
         if session is not None:
