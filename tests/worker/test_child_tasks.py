@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import time
@@ -77,10 +78,17 @@ def test_large_arrays_arrive_writable_both_ways(tmp_path: Path) -> None:
         for index in (4, 5):  # What one task changes in its arguments no other sees.
             child.give_tasks(3, index, [memory])
             assert stage.outcomes(child, index, 1)[0].sum() == 1 << 18
+        mapping = mmap.mmap(memory.fd, len(memory), prot=mmap.PROT_READ)
+        small = mmap.mmap(-1, 1000)
+        small[:] = dump_call((numpy.ones(100),), {}).ljust(1000, b"\0")
         memory.close()
+        child.give_tasks(3, 6, [mapping, small])
+        assert [value.sum() for value in stage.outcomes(child, 6, 2)] == [1 << 18, 200]
+        mapping.close()
+        child.give_function(4, small, True)
         mixed = [dump_call((numpy.zeros(size),), {}) for size in (1, 1 << 16, 2, 4000, 4000, 1 << 14)]
-        child.give_tasks(3, 6, mixed)
-        assert [len(value) for value in stage.outcomes(child, 6, 6)] == [1, 1 << 16, 2, 4000, 4000, 1 << 14]
+        child.give_tasks(3, 8, mixed)
+        assert [len(value) for value in stage.outcomes(child, 8, 6)] == [1, 1 << 16, 2, 4000, 4000, 1 << 14]
         assert len(os.listdir("/proc/self/fd")) == before
 
 

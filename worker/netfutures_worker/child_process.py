@@ -179,14 +179,15 @@ class ChildProcess:
             self.lift()
         try:
             packet = pack([channel.TASKS, function_number, first_index, payloads, None])
-        except TypeError:  # There is a Memory among them.
+        except TypeError:  # There is a Memory or a mapping among them.
             packet = b""
         if packet and len(packet) <= INLINE_BYTES_MAX:
             self._send(packet)
             return
         for part in _parts(payloads):
             if len(part) > 1 or _is_small(part[0]):
-                self._send(pack([channel.TASKS, function_number, first_index, part, None]))
+                inline = [bytes(payload) if isinstance(payload, mmap.mmap) else payload for payload in part]
+                self._send(pack([channel.TASKS, function_number, first_index, inline, None]))
             else:
                 self._give_large([channel.TASKS, function_number, first_index, [len(part[0])], None], part[0])
             first_index += len(part)
@@ -195,6 +196,7 @@ class ChildProcess:
         """Send a packet that has one payload, in it or beside it."""
         payload = packet[place]
         if payload is None or _is_small(payload):
+            packet[place] = bytes(payload) if isinstance(payload, mmap.mmap) else payload
             self._send(pack(packet))
         else:
             packet[place] = len(payload)

@@ -197,8 +197,10 @@ def _serve(channel: socket.socket, worker_pid: int) -> None:
 
 def _fork_twice(channel: socket.socket, pids: tuple[int, int], fds: list[int], worker_pid: int) -> bytes:
     """Start one child, and return only when its parent between is gone."""
+    from netfutures_worker.kernel import fork_bare
+
     try:
-        between = os.fork()
+        between = fork_bare()
     except OSError as error:
         return _ANSWER.pack(0, error.errno or 0)
     if between:
