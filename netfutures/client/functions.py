@@ -88,8 +88,15 @@ class FunctionTable:
     def find(self, fn: Callable[..., Any]) -> Function:
         """The record of this function as it is now; what pickling it raises is raised, with a note."""
         entry = self._steady.get(id(fn))
-        if entry is not None and not self._registry:
-            return entry[0]
+        if entry is not None:
+            if not self._registry:
+                return entry[0]
+        elif type(fn) is types.FunctionType:  # the way of most by-value functions, without a detour
+            plan = self._plans.get(id(fn.__code__))
+            if plan is not None and self._registry == self._registered:
+                survey = plan.survey
+                if survey is not None and survey.holds(fn):
+                    return plan.function
         try:
             return self._find_changeable(fn)
         except Exception as error:
@@ -110,8 +117,7 @@ class FunctionTable:
             return self._find_partial(fn) if type(fn) is functools.partial else self._find_callable(fn)
         plan = self._plans.get(id(fn.__code__))
         if plan is not None:
-            survey = plan.survey
-            return plan.function if survey is not None and survey.holds(fn) else self._pickle_again(fn, plan)
+            return self._pickle_again(fn, plan)
         if "cloudpickle" in sys.modules:
             load_cloudpickle()  # the user may have registered modules with it
         payload = dump_plain(fn)
@@ -138,6 +144,7 @@ class FunctionTable:
             plan.misses, plan.unclear = old.misses + 1, old.unclear
         before = plan.look_at(fn) if plan.misses <= _MISSES_MAX else None
         payload = dump_by_value(fn)
+        self._registry = modules_by_value()  # cloudpickle's own, now that it is loaded
         if old is not None and old.function.payload == payload:
             plan.function, plan.misses = old.function, 0
             before = before or plan.look_at(fn)
@@ -268,7 +275,7 @@ class _Code:
         names: dict[str, None] = {}
         self.changes_itself = self.sets_attributes = False
         for instruction in _instructions(code):
-            opname, argument = instruction.opname, instruction.argval
+            opname, argument = instruction.opname, str(instruction.argval)
             if opname in ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"):
                 names[argument] = None
             if opname in ("STORE_GLOBAL", "DELETE_GLOBAL") or argument in _RISKY_NAMES:
@@ -308,9 +315,8 @@ def _contents(cell: types.CellType) -> Any:
         return _MISSING
 
 
-def _annotations(fn: types.FunctionType) -> Any:
-    """As they were written: from 3.14 on they are made on demand by a function, which is not called here."""
-    return getattr(fn, "__annotate__", None) if sys.version_info >= (3, 14) else fn.__annotations__
+_annotations = attrgetter("__annotate__" if sys.version_info >= (3, 14) else "__annotations__")
+"""As they were written: from 3.14 on they are made on demand by a function, which is not called here."""
 
 
 _Reader = Callable[[types.FunctionType], Any]
@@ -431,14 +437,14 @@ def _look_of(fn: types.FunctionType) -> tuple[Any, ...]:
 
 def _looks(fn: types.FunctionType, look: tuple[Any, ...]) -> bool:
     code, names, defaults, texts, annotations, kwdefaults, attributes = look
-    return (
-        fn.__code__ is code
-        and fn.__globals__ is names
-        and (fn.__defaults__ is defaults or defaults is _MISSING)
-        and _TEXTS(fn) == texts
-        and bool(_annotations(fn) == annotations)
-        and _same_items(fn.__kwdefaults__, kwdefaults)
-        and _same_items(fn.__dict__, attributes)
+    return not (
+        fn.__code__ is not code
+        or fn.__globals__ is not names
+        or (fn.__defaults__ is not defaults and defaults is not _MISSING)
+        or _TEXTS(fn) != texts
+        or _annotations(fn) != annotations
+        or ((fn.__kwdefaults__ or kwdefaults) and not _same_items(fn.__kwdefaults__, kwdefaults))
+        or ((fn.__dict__ or attributes) and not _same_items(fn.__dict__, attributes))
     )
 
 
