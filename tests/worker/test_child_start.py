@@ -169,7 +169,7 @@ def test_a_failing_initializer_is_told_and_ends_the_child(tmp_path: Path) -> Non
 
 
 @in_own_process
-def test_exit_handlers_and_threads_end_before_the_child(tmp_path: Path) -> None:
+def test_what_runs_at_exit_and_threads_end_before_the_child(tmp_path: Path) -> None:
     from netfutures_worker.channel import Exit, HungUp
 
     def leave_something(folder: str) -> None:
