@@ -13,8 +13,7 @@ condition, and then tells the waiters while holding it, or nobody can have put a
 from __future__ import annotations
 
 import os
-import threading
-from _thread import allocate_lock, get_ident
+from _thread import RLock, allocate_lock, get_ident
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, InvalidStateError, _base
@@ -32,7 +31,7 @@ PENDING, RUNNING, FINISHED = _base.PENDING, _base.RUNNING, _base.FINISHED
 CANCELLED, CANCELLED_AND_NOTIFIED = _base.CANCELLED, _base.CANCELLED_AND_NOTIFIED
 _UNDONE = (PENDING, RUNNING)
 
-_lock = threading.RLock()
+_lock = RLock()
 _to_wake: deque[Any] = deque()
 """Locks of those who sleep in `result` and whose futures are done; `release_waiters` releases them."""
 
@@ -226,24 +225,35 @@ class Future(_base.Future[_T]):
 
     @property
     def _condition(self) -> Any:  # type: ignore[override]
-        if self._state not in _UNDONE:
+        watch = self._watch
+        if watch is not None and watch.condition is not None:
+            return watch.condition
+        if self._state not in _UNDONE:  # so none is made from here on; but one may have been made just now
             watch = self._watch
             return _NO_CONDITION if watch is None or watch.condition is None else watch.condition
-        watch, condition, waiters = self._watched(), threading.RLock(), list[Any]()
+        waiters: list[Any] = []
+        fresh, condition = _Watch(), RLock()
         with _lock:
-            if watch.condition is not None:
+            watch = self._watch
+            if watch is not None and watch.condition is not None:
                 return watch.condition
             if self._state not in _UNDONE:
                 return _NO_CONDITION
+            if watch is None:
+                self._watch = watch = fresh
             watch.waiters = waiters
             watch.condition = condition
             return condition
 
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]
-        if self._condition is _NO_CONDITION:
-            return _NO_WAITERS
-        return cast("list[Any]", cast("_Watch", self._watch).waiters)
+        watch = self._watch
+        if watch is None or watch.waiters is None:
+            if self._condition is _NO_CONDITION:
+                return _NO_WAITERS
+            watch = self._watched()
+        assert watch.waiters is not None
+        return watch.waiters
 
     @property
     def _result(self) -> Any:  # type: ignore[override]
@@ -565,7 +575,7 @@ def fail(
 def _renew_lock() -> None:
     """In a forked copy a lock that another thread held would stay locked for ever."""
     global _lock
-    _lock = threading.RLock()
+    _lock = RLock()
     _to_wake.clear()
 
 
