@@ -94,6 +94,8 @@ def _check_session(state: BrokerState, session: ClientSession) -> None:
         assert not session.recalls
         assert not session.opened
         assert session not in state.turns
+    assert session.pulled.keys() <= session.large.keys()
+    assert all(state.roster.get(identity) is not None for identity in session.large.values())
     for recall in session.recalls.values():
         assert recall.awaited, "a recall waits for nobody"
         assert all(state.roster.get(identity) is not None for identity in recall.awaited)
@@ -150,9 +152,9 @@ def check_broker_is_idle(state: BrokerState) -> None:
         assert not session.outbox.sent
         assert not session.recalls
         assert not session.attempts, "attempts of tasks that have ended"
-        assert not session.wanted, "argument payloads that nobody pulls"
-        assert not session.wanted_blobs, "blobs that nobody pulls"
+        assert not session.wanted, "arguments or blobs that nobody pulls"
         assert not session.large, "outcomes that nobody will pull"
+        assert not session.pulled, "outcomes that nobody pulls"
     for worker in state.roster:
         assert not worker.dispatches
         assert not worker.held_of

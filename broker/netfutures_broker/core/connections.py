@@ -16,6 +16,7 @@ from netfutures.line import Line
 from netfutures.ranges import merge
 from netfutures.wire import Cancel, ClientHello, Close, Envelope, Refused, Welcome, Who, WorkerHello
 
+from .relay import pass_on_again
 from .roster import WorkerRecord
 from .run import Dispatch
 from .session import ClientSession
@@ -122,6 +123,7 @@ def on_client_hello(state: BrokerState, route: bytes, connection: int, hello: Cl
     session.reconnect_timeout_s = min(hello.reconnect_timeout_s, RECONNECT_TIMEOUT_MAX_S)
     _connect(state, session, route, connection, now)
     session.outbox.repeat_sent()
+    pass_on_again(state, session)
     state.touch(session)
     state.resume_turn(session)
 
@@ -164,9 +166,10 @@ def _reconcile(state: BrokerState, worker: WorkerRecord, hello: WorkerHello) -> 
     if worker.stale:
         state.releasing[worker.identity] = worker
     for session in state.sessions.values():
-        for request, recall in session.recalls.items():
+        for recall in session.recalls.values():
             if worker.identity in recall.awaited:
-                state.send(worker, Cancel(request, session.identity))
+                state.send(worker, Cancel(recall.number, session.identity))
+    pass_on_again(state, worker)
 
 
 def _take_back_unclaimed(

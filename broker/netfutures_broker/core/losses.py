@@ -3,7 +3,7 @@
 from typing import Any
 
 from netfutures.loss import lost_outcome
-from netfutures.wire import Close, Goodbye, Lost
+from netfutures.wire import Chunk, Close, Goodbye, Lost
 
 from .commands import SessionEnded
 from .roster import WorkerRecord
@@ -48,10 +48,23 @@ def worker_lost(state: BrokerState, worker: WorkerRecord, why: str, now: float) 
         parts = [(dispatch, *part) for part in dispatch.current_parts(0, dispatch.count)]
         by_session.setdefault(dispatch.session, []).extend(parts)
     for session in list(state.sessions.values()):
-        lost = by_session.get(session.identity, [])
+        lost = by_session.get(session.identity, []) + _lost_outcomes(state, session, worker)
         if not session.is_broken and (lost or worker.identity in session.opened):
             _lose(state, session, worker, lost, certificate)
     _remove_worker(state, worker)
+
+
+def _lost_outcomes(state: BrokerState, session: ClientSession, worker: WorkerRecord) -> list[LostPart]:
+    """The outcomes that only this worker had: whoever pulls one is told that it will not come."""
+    lost: list[LostPart] = []
+    for key in [key for key, identity in session.large.items() if identity == worker.identity]:
+        del session.large[key]
+        session.pulled.pop(key, None)
+        state.send(session, Chunk(session.identity, key, 0, b"", True))
+        dispatch = worker.dispatch_of(key)
+        if dispatch is not None:
+            lost.append((dispatch, key - dispatch.base, 1))
+    return lost
 
 
 def _remove_worker(state: BrokerState, worker: WorkerRecord) -> None:
@@ -108,6 +121,7 @@ def _lose_task(
         session.queue(Piece(dispatch.run, dispatch.offset + offset, 1), in_front=True)
         state.resume_turn(session)
     else:
+        session.forget_attempts(number, 1)
         session.outbox.put(Outcomes(number, [lost_outcome(certificate)], None, 0))
         state.touch(session)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from netfutures.fields import Dispatched
 from netfutures.limits import SUSPECT_AFTER_S
 from netfutures.line import Line
-from netfutures.ranges import OVER, parts_of
+from netfutures.ranges import HELD, OVER, parts_of
 
 from .run import Dispatch
 
@@ -60,8 +60,8 @@ class WorkerRecord:
         self._holds_less(dispatch.session, count)
 
     def let_go(self, dispatch: Dispatch, offset: int, count: int) -> None:
-        """It holds these tasks no longer."""
-        self._holds_less(dispatch.session, count)
+        """It holds or keeps these tasks no longer."""
+        self._holds_less(dispatch.session, dispatch.marks.count(HELD, offset, offset + count))
         self._end(dispatch, offset, count)
 
     def release(self, dispatch: Dispatch, offset: int, count: int) -> None:
@@ -98,11 +98,11 @@ class WorkerRecord:
 
     def _holds_less(self, session: bytes, count: int) -> None:
         self.held_tasks -= count
-        left = self.held_of[session] - count
+        left = self.held_of.get(session, 0) - count
         if left:
             self.held_of[session] = left
         else:
-            del self.held_of[session]
+            self.held_of.pop(session, None)
 
 
 class Roster:

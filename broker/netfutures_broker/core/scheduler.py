@@ -102,7 +102,7 @@ class Scheduler:
             case WorkerRecord(), Lost():
                 on_lost(state, party, message)
             case _, Need():
-                on_need(state, party, message)
+                on_need(state, party, message, now)
             case _, Chunk():
                 on_chunk(state, party, message)
             case ClientSession(), Goodbye(reason):

@@ -8,7 +8,7 @@ from netfutures.fields import Blob, Numbers, Payload, SubmittedRun
 from netfutures.limits import BATCH_TASKS_MAX
 from netfutures.line import Line
 from netfutures.outbox import Outbox
-from netfutures.wire import Broken, Cancelled, Message, Printed, RemoteProtocolError, Results
+from netfutures.wire import Broken, Cancelled, Message, Need, Printed, RemoteProtocolError, Results
 
 from .run import Dispatch, Piece, Run
 from .task import Event, advance
@@ -25,13 +25,24 @@ class Outcomes(NamedTuple):
 
 
 class Recall:
-    """A `Cancel` of the client that waits for workers."""
+    """A `Cancel` of the client that waits for workers, which know it by a number of the broker's own."""
 
-    __slots__ = ("awaited", "numbers")
+    __slots__ = ("awaited", "number", "numbers")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.awaited: set[bytes] = set()
         self.numbers: list[Numbers] = []
+
+
+class Wanted(NamedTuple):
+    """A `Need` of a worker that was passed on to the client and is not answered yet."""
+
+    worker: bytes
+    key: int | bytes
+    """The payload's name at the worker."""
+    offset: int
+    limit: int
 
 
 Item = Outcomes | Message
@@ -61,12 +72,12 @@ class ClientSession:
         self.recalls: dict[int, Recall] = {}
         self.attempts: dict[int, int] = {}
         """Attempts of those tasks that were run again."""
-        self.wanted: dict[int, tuple[bytes, int]] = {}
-        """Argument payloads under way: task number to worker and dispatch number."""
-        self.wanted_blobs: dict[bytes, set[bytes]] = {}
-        """Blobs under way: digest to the workers that asked."""
+        self.wanted: dict[int | bytes, deque[Wanted]] = {}
+        """Arguments (by task number) and blobs (by digest) under way; the client answers in this order."""
         self.large: dict[int, bytes] = {}
         """Outcomes that stay at their worker until they are pulled: dispatch number to worker."""
+        self.pulled: dict[int, deque[Need]] = {}
+        """What was asked of them, by dispatch number; the worker answers in this order."""
         self.is_broken = False
 
     def unknown_part(self, run: SubmittedRun) -> SubmittedRun | None:
@@ -115,12 +126,17 @@ class ClientSession:
         return taken
 
     def give_back_backlog(self) -> list[Numbers]:
-        """Empties the backlog for a client that calls its tasks back."""
+        """Takes out of the backlog what never started, for a client that calls it back."""
         numbers = []
-        for piece in self.backlog:
-            advance(piece.run.states, piece.offset, piece.offset + piece.count, Event.GIVE_BACK)
-            numbers.append((piece.run.first + piece.offset, piece.count))
+        backlog, attempts = list(self.backlog), self.attempts
         self.drop_backlog()
+        for piece in backlog:
+            first = piece.run.first + piece.offset
+            if first in attempts:
+                self.queue(piece)  # It was lost and runs again, and such tasks wait one by one.
+                continue
+            advance(piece.run.states, piece.offset, piece.offset + piece.count, Event.GIVE_BACK)
+            numbers.append((first, piece.count))
         return numbers
 
     def drop_backlog(self) -> None:
@@ -133,6 +149,12 @@ class ClientSession:
         attempts = self.attempts.get(number, 1)
         self.attempts[number] = attempts + 1
         return attempts <= retries
+
+    def forget_attempts(self, first: int, count: int) -> None:
+        """These tasks have ended."""
+        if self.attempts:
+            for number in range(first, first + count):
+                self.attempts.pop(number, None)
 
     def next_batch(self) -> Message | None:
         """The next message for the client out of the outbox; it stays noted until the client acknowledges it."""
@@ -166,6 +188,10 @@ class ClientSession:
         self.is_broken = True
         self.drop_backlog()
         self.recalls.clear()
+        self.attempts.clear()
+        self.large.clear()
+        self.pulled.clear()
+        self.wanted.clear()
         self.outbox.put(Broken(certificate))
 
 

@@ -42,6 +42,7 @@ class BrokerState:
         self.next_base = 1
         self.last_turn: float | None = None
         self.wake_at: float | None = None
+        self.next_recall = 1
         self.counters = Counters()
         self.commands: list[Command] = []
 

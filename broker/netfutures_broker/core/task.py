@@ -38,9 +38,9 @@ class Event(IntEnum):
     TAKEN_BACK = 3
     """Its worker has not started it and never will; or the message that handed it out was lost."""
     RUN_AGAIN = 4
-    """Its child or worker was lost and its retries allow another attempt."""
+    """Its child or worker was lost, or a worker that kept its outcome, and its retries allow another attempt."""
     LOST = 5
-    """Its child or worker was lost for good."""
+    """Its child or worker was lost, or a worker that kept its outcome, and it is not run again."""
     GIVE_BACK = 6
     """The client called it back."""
 
@@ -57,8 +57,11 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.SENT, Event.LOST): State.DONE,
     (State.RUNNING, Event.STARTED): State.RUNNING,
     (State.RUNNING, Event.FINISHED): State.DONE,
+    (State.RUNNING, Event.TAKEN_BACK): State.QUEUED,
     (State.RUNNING, Event.RUN_AGAIN): State.QUEUED,
     (State.RUNNING, Event.LOST): State.DONE,
+    (State.DONE, Event.RUN_AGAIN): State.QUEUED,
+    (State.DONE, Event.LOST): State.DONE,
 }
 """What may happen to a task in which state, and where it leads. A missing entry is the error."""
 

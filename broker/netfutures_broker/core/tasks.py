@@ -41,6 +41,7 @@ def _finish(state: BrokerState, worker: WorkerRecord, dispatch: Dispatch, offset
     session = state.sessions[dispatch.session]
     dispatch.advance(offset, count, Event.FINISHED)
     worker.finish(dispatch, offset, count)
+    session.forget_attempts(dispatch.first + offset, count)
     state.counters.done_tasks += count
     if Reference in set(map(type, outcomes)):
         for outcome in outcomes:
@@ -96,12 +97,13 @@ def on_cancel(state: BrokerState, session: ClientSession, request: int) -> None:
     """The client calls back all its tasks that have not started."""
     if request in session.recalls or session.is_broken:
         return
-    recall = session.recalls[request] = Recall()
+    recall = session.recalls[request] = Recall(state.next_recall)
+    state.next_recall += 1
     recall.numbers += session.give_back_backlog()
     for worker in state.roster:
         if worker.held_of.get(session.identity):
             recall.awaited.add(worker.identity)
-            state.send(worker, Cancel(request, session.identity))
+            state.send(worker, Cancel(recall.number, session.identity))
     answer_recall(state, session, request)
 
 
@@ -119,10 +121,10 @@ def on_taken_back(state: BrokerState, worker: WorkerRecord, message: TakenBack) 
         for start, length in [] if dispatch is None else reversed(dispatch.current_parts(offset, count)):
             assert dispatch is not None
             state.take_back(worker, dispatch, start, length)
-    for session in list(state.sessions.values()):
-        recall = session.recalls.get(message.request)
-        if recall is not None and worker.identity in recall.awaited:
-            no_longer_awaited(state, session, message.request, worker)
+    for session in state.sessions.values():
+        for request, recall in list(session.recalls.items()):
+            if recall.number == message.request and worker.identity in recall.awaited:
+                no_longer_awaited(state, session, request, worker)
 
 
 def no_longer_awaited(state: BrokerState, session: ClientSession, request: int, worker: WorkerRecord) -> None:

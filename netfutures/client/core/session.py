@@ -77,6 +77,10 @@ class Submission(NamedTuple):
     runs: list[SubmittedRun]
 
 
+Item = Submission | Need
+"""What the broker has to acknowledge: tasks, and the word that an outcome was pulled whole."""
+
+
 class Session:
     """One executor's life on one broker."""
 
@@ -96,7 +100,7 @@ class Session:
         self._hello_at: float | None = None
         self._heard_at = 0.0
         self._last_turn: float | None = None
-        self._outbox: Outbox[Submission] = Outbox()
+        self._outbox: Outbox[Item] = Outbox()
         self._blobs: dict[bytes, Payload] = {}
         """Large blobs, for whoever needs them."""
         self._large: dict[int, Payload] = {}
@@ -200,7 +204,7 @@ class Session:
             return []
         while self._outbox.waiting and line.conversation.is_open:
             item = self._outbox.take_batch(line.conversation.sent + 1, _alone)[0]
-            self._send(Submit(*item), batch=True)
+            self._send(Submit(*item) if isinstance(item, Submission) else item, batch=True)
         if line.conversation.must_acknowledge(now):
             self._send(Acknowledge())
         return self._drain()
@@ -375,12 +379,19 @@ class Session:
             else:
                 self._stale_outcomes += 1
             return
+        if self._fetches:
+            self._drop_fetches(first, count)
         payloads = segment.run.payloads
         self._awaited_bytes -= sum(map(len, payloads if count == len(payloads) else payloads[offset : offset + count]))
         if self._large:
             for number in range(first, first + count):
                 self._large.pop(number, None)
         self._commands.append(Settle(first, calls, outcomes))
+
+    def _drop_fetches(self, first: int, count: int) -> None:
+        """These tasks have ended by other outcomes, since they were run again."""
+        for key in [key for key, (_, number) in self._fetches.items() if first <= number < first + count]:
+            del self._fetches[key]
 
     def _pull_large(self, first: int, outcomes: list[Payload]) -> None:
         for number, outcome in enumerate(outcomes, first):
@@ -402,15 +413,15 @@ class Session:
             return
         fetch, number = found
         if chunk.abort:
+            # It was lost with the worker that kept it: the broker says how its task ends, or lets it run again.
             del self._fetches[chunk.key]
-            self._break({"note": f"the result of task {number} was lost with the worker that kept it"})
             return
         if not fetch.take(chunk):
             self._ask(fetch)
             return
         del self._fetches[chunk.key]
         # The worker need not keep it any longer.
-        self._send(Need(self.identity.session, chunk.key, fetch.size_bytes, fetch.size_bytes))
+        self._outbox.put(Need(self.identity.session, chunk.key, fetch.size_bytes, fetch.size_bytes))
         store: Any = fetch.store
         self._settle(number, [store.content])
 
@@ -450,6 +461,6 @@ class Session:
         return list(calls)
 
 
-def _alone(item: Submission) -> tuple[int, int]:
-    """A submission is a message already."""
+def _alone(item: Item) -> tuple[int, int]:
+    """It is a message already."""
     return 0, 0
