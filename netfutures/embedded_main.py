@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from typing import Any
 
 SETUP_BYTES_MAX = 16 << 20
@@ -32,7 +33,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
 
     from netfutures_worker.kernel import die_with_parent
-    from netfutures_worker.zygote import start_zygote
+    from netfutures_worker.zygote import ZygoteLost, start_zygote
 
     zygote = start_zygote()
     # The client's pidfd says first that it is gone; this is for the case that the loop does not get to look at it.
@@ -41,6 +42,8 @@ def main() -> None:
     cluster = _Cluster(setup, zygote, channel, client_fd)
     try:
         cluster.serve()
+    except ZygoteLost as error:
+        sys.exit(f"netfutures: {error}")
     finally:
         cluster.end()
 
@@ -100,12 +103,15 @@ class _Cluster:
             if worker.is_ready():
                 continue
             poller.watch_room(link.fd, link.wants_room)
-            poller.wait(self._timeout_s())
+            if not poller.wait(self._timeout_s()):
+                worker.step()
+                broker.step()
 
     def _timeout_s(self) -> float | None:
-        deadlines = [shell.deadline() for shell in (self._broker, self._worker)]
-        known = [deadline for deadline in deadlines if deadline is not None]
-        return max(0.0, min(known) - _clock()) if known else None
+        deadline, other = self._broker.deadline(), self._worker.deadline()
+        if deadline is None or (other is not None and other < deadline):
+            deadline = other
+        return None if deadline is None else max(0.0, deadline - _clock())
 
     def _session_ended(self, session: bytes) -> None:
         self._is_over = True
@@ -125,8 +131,8 @@ class _Cluster:
         self._zygote.close()
 
 
-def _clock() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+_clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+"""Seconds that go on while the machine sleeps, as every party counts them."""
 
 
 if __name__ == "__main__":

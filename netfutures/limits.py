@@ -45,6 +45,8 @@ BEAT_S: Final = 1.0
 """Every party says that it is alive this often, with its sequence number, so that a lost last message is noticed."""
 ACKNOWLEDGE_AFTER_S: Final = 0.02
 """How long an acknowledgement waits for something to ride on."""
+RELEASE_EVERY_S: Final = 0.02
+"""Workers are told at most this often which outcomes the clients have."""
 SUSPECT_AFTER_S: Final = 10.0
 """A worker that is silent this long gets no new tasks; a peer that hears nothing this long says hello again."""
 LEASE_S: Final = 30.0

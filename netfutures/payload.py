@@ -1,4 +1,4 @@
-"""Python objects to payload bytes and back: functions, calls, values, errors. The only file that pickles.
+"""Python objects to payload bytes and back: functions, calls, values, errors; the only file that pickles.
 
 A payload is one of these, told apart by its first byte:
   0x80  a plain pickle (protocol 5);

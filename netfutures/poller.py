@@ -34,8 +34,8 @@ class Poller:
         if self._watched.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def wait(self, timeout_s: float | None) -> None:
-        """Sleeps until something is readable or the time is over, and calls what watches it."""
+    def wait(self, timeout_s: float | None) -> bool:
+        """Sleeps until something is readable or the time is over, and calls what watches it; whether anything was."""
         events = self._epoll.poll(-1 if timeout_s is None else timeout_s)
         watched = self._watched
         if len(events) > 1:
@@ -44,6 +44,7 @@ class Poller:
             entry = watched.get(fd)
             if entry is not None:
                 entry[1]()
+        return bool(events)
 
     def close(self) -> None:
         """Gives the epoll up."""

@@ -83,6 +83,8 @@ class StreamLink:
 
     def receive(self) -> Received | None:
         """The next envelope, or None when there is none now."""
+        if self._start == self._end and not self._is_readable:
+            return None
         while True:
             frames = self._take_frames()
             if frames is not None:

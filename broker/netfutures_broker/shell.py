@@ -50,11 +50,8 @@ class BrokerShell:
         return self._deadline
 
     def is_ready(self) -> bool:
-        """Whether a turn has something to do now; to be asked before each sleep."""
-        for link in self._all_links:
-            if link.is_ready():
-                return True
-        return self._deadline is not None and self._clock() >= self._deadline
+        """Whether something has come for the next turn; to be asked before each sleep."""
+        return any(link.is_ready() for link in self._all_links)
 
     def _take(self, link: Link, now: float) -> None:
         for _ in range(FRAMES_PER_TURN_MAX):

@@ -1,12 +1,12 @@
 """A concurrent.futures.Future that is light until somebody waits, and the doors by which the I/O thread settles it.
 
 A pending future holds the bytes of its call; a finished one the bytes of its outcome, until somebody asks: whoever asks
-first unpickles them, once, in their own thread. What is needed to wait (a `_Watch`) is made when somebody waits.
+first unpickles them, once, in their own thread. What is needed to wait (a `Watch`) is made when somebody waits.
 
-House rules. `_lock` is the innermost lock: nothing is acquired while it is held, no user object is freed under it, and
+House rules. `lock` is the innermost lock: nothing is acquired while it is held, no user object is freed under it, and
 between a look at a future and the store that follows from it there is no call, since garbage collection and signals can
-run users' code there (so it is an RLock). A future's state leaves PENDING and RUNNING under `_lock`; a watch gets its
-condition under `_lock` too, and only while the state is one of these. So whoever ends a future either sees the
+run users' code there (so it is an RLock). A future's state leaves PENDING and RUNNING under `lock`; a watch gets its
+condition under `lock` too, and only while the state is one of these. So whoever ends a future either sees the
 condition, and then tells the waiters while holding it, or nobody can have put a waiter there.
 """
 
@@ -17,9 +17,12 @@ from _thread import RLock, allocate_lock, get_ident
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, InvalidStateError, _base
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from netfutures.payload import Misuse, is_error, load_outcome
+
+from .watch import ERROR, NO_CONDITION, NO_WAITERS, NOTHING, PACKED, VALUE, Form, Watch, call, collect_wakers, lock
+from .watch import release_waiters as release_waiters
 
 if TYPE_CHECKING:
     from netfutures.client.functions import Function
@@ -29,26 +32,7 @@ _T = TypeVar("_T")
 
 PENDING, RUNNING, FINISHED = _base.PENDING, _base.RUNNING, _base.FINISHED
 CANCELLED, CANCELLED_AND_NOTIFIED = _base.CANCELLED, _base.CANCELLED_AND_NOTIFIED
-_UNDONE = (PENDING, RUNNING)
-
-_lock = RLock()
-_to_wake: deque[Any] = deque()
-"""Locks of those who sleep in `result` and whose futures are done; `release_waiters` releases them."""
-
-
-class _Form:
-    """How the payload of a future that is done must be read."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-PACKED: Final = _Form("bytes of an outcome, not unpickled yet")
-VALUE: Final = _Form("the value")
-ERROR: Final = _Form("the exception")
-NOTHING: Final = _Form("cancelled")
+UNDONE = (PENDING, RUNNING)
 
 
 class Pool(Protocol):
@@ -58,56 +42,14 @@ class Pool(Protocol):
         """Ask that a task which was handed out never starts; True if so, and then `cancel_returned` has been called."""
 
 
-class _Watch:
-    """What is needed to wait for one future, made when somebody does."""
-
-    __slots__ = ("callbacks", "condition", "waiters", "wakers")
-
-    def __init__(self) -> None:
-        self.condition: Any = None
-        self.waiters: list[Any] | None = None
-        self.callbacks: list[Callable[[Any], object]] | None = None
-        self.wakers: list[Any] = []
-
-
-class _NoCondition:
-    """The condition of a future that was done before anybody waited: nothing can change any more."""
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        return True
-
-    def release(self) -> None:
-        return None
-
-    def __enter__(self) -> bool:
-        return True
-
-    def __exit__(self, *exc: object) -> None:
-        return None
-
-
-class _NoWaiters(list[Any]):
-    """The waiters of such a future: they need not be told, so they are not kept."""
-
-    def append(self, waiter: Any) -> None:
-        return None
-
-    def remove(self, waiter: Any) -> None:
-        return None
-
-
-_NO_CONDITION: Final = _NoCondition()
-_NO_WAITERS: Final = _NoWaiters()
-
-
 class Future(_base.Future[_T]):
     """The result of a task, as soon as there is one."""
 
     __slots__ = ("_function", "_number", "_payload", "_state", "_watch")
     _payload: Any
-    _function: Any  # Function while pending; a _Form when done; a thread's number while that thread unpickles
+    _function: Any  # Function while pending; a Form when done; a thread's number while that thread unpickles
     _number: int | None  # the task's number once it was handed to the broker
-    _watch: _Watch | None
+    _watch: Watch | None
 
     def __init__(self, function: Function | None = None, payload: Buffer | None = None) -> None:
         self._state = PENDING
@@ -140,7 +82,7 @@ class Future(_base.Future[_T]):
 
     def done(self) -> bool:
         """True if the task has a result or an exception, or was cancelled."""
-        return self._state not in _UNDONE
+        return self._state not in UNDONE
 
     def running(self) -> bool:
         """True only while the task is known to run; one of microseconds may go from pending to finished."""
@@ -152,16 +94,8 @@ class Future(_base.Future[_T]):
 
     def add_done_callback(self, fn: Callable[[Future[_T]], object]) -> None:
         """Call `fn` with this future when it is done: at once if it is, else in a thread of the executor's."""
-        if self._state in _UNDONE:
-            watch, callbacks = self._watched(), [fn]
-            with _lock:
-                if self._state in _UNDONE:
-                    if watch.callbacks is None:
-                        watch.callbacks = callbacks
-                    else:
-                        watch.callbacks.append(fn)
-                    return
-        call(fn, self)
+        if not self._keep_callback(fn):
+            call(fn, self)
 
     # -- ending
 
@@ -172,9 +106,9 @@ class Future(_base.Future[_T]):
         silence) that nobody could say.
         """
         while True:
-            with _lock:
+            with lock:
                 state, function, number = self._state, self._function, self._number
-            if state not in _UNDONE:
+            if state not in UNDONE:
                 return self.cancelled()
             if state is RUNNING:
                 return False
@@ -198,7 +132,7 @@ class Future(_base.Future[_T]):
         """Finish the future with an exception; for executors and tests."""
         self._set(ERROR, exception)
 
-    def _set(self, form: _Form, content: object) -> None:
+    def _set(self, form: Form, content: object) -> None:
         if not _end(self, FINISHED, form, content):
             raise InvalidStateError(f"{self._state}: {self!r}")
         release_waiters()
@@ -212,7 +146,7 @@ class Future(_base.Future[_T]):
                 for waiter in self._waiters:
                     waiter.add_cancelled(self)
                 return False
-            with _lock:
+            with lock:
                 pending = self._state == PENDING
                 if pending:
                     self._state = RUNNING
@@ -228,17 +162,17 @@ class Future(_base.Future[_T]):
         watch = self._watch
         if watch is not None and watch.condition is not None:
             return watch.condition
-        if self._state not in _UNDONE:  # so none is made from here on; but one may have been made just now
+        if self._state not in UNDONE:  # so none is made from here on; but one may have been made just now
             watch = self._watch
-            return _NO_CONDITION if watch is None or watch.condition is None else watch.condition
+            return NO_CONDITION if watch is None or watch.condition is None else watch.condition
         waiters: list[Any] = []
-        fresh, condition = _Watch(), RLock()
-        with _lock:
+        fresh, condition = Watch(), RLock()
+        with lock:
             watch = self._watch
             if watch is not None and watch.condition is not None:
                 return watch.condition
-            if self._state not in _UNDONE:
-                return _NO_CONDITION
+            if self._state not in UNDONE:
+                return NO_CONDITION
             if watch is None:
                 self._watch = watch = fresh
             watch.waiters = waiters
@@ -249,8 +183,8 @@ class Future(_base.Future[_T]):
     def _waiters(self) -> list[Any]:  # type: ignore[override]
         watch = self._watch
         if watch is None or watch.waiters is None:
-            if self._condition is _NO_CONDITION:
-                return _NO_WAITERS
+            if self._condition is NO_CONDITION:
+                return NO_WAITERS
             watch = self._watched()
         assert watch.waiters is not None
         return watch.waiters
@@ -267,24 +201,37 @@ class Future(_base.Future[_T]):
 
     # -- inside
 
-    def _watched(self) -> _Watch:
+    def _watched(self) -> Watch:
         watch = self._watch
         if watch is None:
-            fresh = _Watch()
-            with _lock:
+            fresh = Watch()
+            with lock:
                 watch = self._watch
                 if watch is None:
                     self._watch = watch = fresh
         return watch
 
+    def _keep_callback(self, fn: Callable[[Future[_T]], object]) -> bool:
+        if self._state not in UNDONE:
+            return False
+        watch, callbacks = self._watched(), [fn]
+        with lock:
+            if self._state not in UNDONE:
+                return False
+            if watch.callbacks is None:
+                watch.callbacks = callbacks
+            else:
+                watch.callbacks.append(fn)
+            return True
+
     def _wait(self, timeout: float | None) -> None:
         """Return when the future is finished; raise when it is cancelled, or not done in time."""
-        if self._state in _UNDONE and (timeout is None or timeout > 0):
+        if self._state in UNDONE and (timeout is None or timeout > 0):
             self._refuse_after_fork(self._function)
-            self._sleep_while(lambda: self._state in _UNDONE, -1 if timeout is None else timeout)
+            self._sleep_while(lambda: self._state in UNDONE, -1 if timeout is None else timeout)
         if self._state == FINISHED:
             return
-        raise TimeoutError if self._state in _UNDONE else CancelledError
+        raise TimeoutError if self._state in UNDONE else CancelledError
 
     def _sleep_while(self, unchanged: Callable[[], bool], timeout_s: float) -> None:
         """A bare lock for each sleeper: a condition would make it queue for a second lock after it was woken."""
@@ -292,48 +239,52 @@ class Future(_base.Future[_T]):
         waker.acquire()
         woken = False
         try:
-            with _lock:
+            with lock:
                 watch.wakers.append(waker)
             if unchanged():  # looked at after the waker is in its place, so that no end can be missed
                 woken = waker.acquire(True, timeout_s)
         finally:
             if not woken:
-                with _lock:
-                    if waker in watch.wakers:
-                        watch.wakers.remove(waker)
+                watch.forget(waker)
 
     def _load(self) -> None:
         """Unpickle the outcome if nobody has: exactly one thread does, outside of all locks; others wait for it."""
-        me = get_ident()
-        claimed = False
+        if self._function is VALUE or self._function is ERROR:
+            return
+        me, outcome = get_ident(), None
+        if self._function == me:
+            raise RuntimeError(f"{self._name()} asks for itself while it is unpickled")
         try:
-            while not claimed:
-                with _lock:
-                    form = self._function
-                    if form is PACKED:
-                        self._function = me
-                        claimed = True
-                if claimed:
-                    break
-                if type(form) is not int:
-                    return
-                if form == me:
-                    raise RuntimeError(f"{self._name()} asks for itself while it is unpickled")
-                self._sleep_while(lambda: type(self._function) is int, -1)
-            value, error = load_outcome(self._payload, self._name)
+            if not self._claim(me):
+                return
+            outcome = self._payload
+            value, error = load_outcome(outcome, self._name)
             self._unpacked(VALUE, value) if error is None else self._unpacked(ERROR, error)
-        except BaseException:  # Ctrl-C, or the error above: the next who asks starts afresh
-            if claimed and self._function == me:
-                self._unpacked(PACKED, self._payload)
+        except BaseException:  # Ctrl-C: the next who asks starts afresh
+            if self._function == me:
+                self._unpacked(PACKED, self._payload if outcome is None else outcome)
             raise
 
-    def _unpacked(self, form: _Form, content: object) -> None:
+    def _claim(self, me: int) -> bool:
+        """True if this thread is to unpickle the outcome; False when it is unpickled, or there is none."""
+        while True:
+            with lock:
+                form = self._function
+                if form is PACKED:
+                    self._function = me
+            if form is PACKED:
+                return True
+            if type(form) is not int:
+                return False
+            self._sleep_while(lambda: type(self._function) is int, -1)
+
+    def _unpacked(self, form: Form, content: object) -> None:
         self._payload = content
-        with _lock:
+        with lock:
             self._function = form
             watch = self._watch
         if watch is not None and watch.wakers:
-            _collect_wakers(watch)
+            collect_wakers(watch)
             release_waiters()
 
     def _name(self) -> str:
@@ -366,7 +317,7 @@ class Future(_base.Future[_T]):
 
 
 def _end(
-    future: Future[Any], state: str, form: _Form, content: Any, *, unsent_only: bool = False, defer: bool = False
+    future: Future[Any], state: str, form: Form, content: Any, *, unsent_only: bool = False, defer: bool = False
 ) -> bool:
     """Take a future to its last state and tell who waits; False if it is there already.
 
@@ -376,33 +327,29 @@ def _end(
     raised = form is ERROR or (form is PACKED and is_error(content))  # looked at now: once stored, others unpickle it
     while True:
         watch = future._watch
-        condition = None if watch is None else watch.condition
-        if watch is not None and condition is not None:
-            with condition:
-                if not _store(future, state, form, content, unsent_only, defer, condition):
-                    return False
-                if watch.waiters:
+        if watch is not None and watch.condition is not None:
+            with watch.condition:
+                ended = _store(future, state, form, content, unsent_only, defer, watch.condition)
+                if ended and watch.waiters:
                     _tell(watch.waiters, future, state, raised)
             break
-        if _store(future, state, form, content, unsent_only, defer, None):
+        ended = _store(future, state, form, content, unsent_only, defer, None)
+        watch = future._watch  # it may have been made until the store
+        if ended or watch is None or watch.condition is None:
             break
-        watch = future._watch
-        if watch is None or watch.condition is None:
-            return False
-    watch = future._watch  # it may have been made until the store
-    if watch is not None and watch.wakers:  # who adds one from here on sees that the future is done, and does not sleep
-        _collect_wakers(watch)
-    return True
+    if ended and watch is not None and watch.wakers:  # who adds one from here on sees the state, and does not sleep
+        collect_wakers(watch)
+    return ended
 
 
 def _store(
-    future: Future[Any], state: str, form: _Form, content: object, unsent_only: bool, defer: bool, condition: object
+    future: Future[Any], state: str, form: Form, content: object, unsent_only: bool, defer: bool, condition: object
 ) -> bool:
-    with _lock:
+    with lock:
         watch = future._watch
         if watch is not None and (watch.condition is not condition or (defer and watch.callbacks)):
             return False
-        if future._state not in _UNDONE or (unsent_only and future._number is not None):
+        if future._state not in UNDONE or (unsent_only and future._number is not None):
             return False
         before = future._payload, future._function
         future._payload = content
@@ -424,29 +371,12 @@ def _tell(waiters: list[Any], future: Future[Any], state: str, raised: bool) -> 
             waiter.add_result(future)
 
 
-def _collect_wakers(watch: _Watch) -> None:
-    fresh: list[Any] = []
-    with _lock:
-        wakers, watch.wakers = watch.wakers, fresh
-    _to_wake.extend(wakers)
-
-
-def release_waiters() -> None:
-    """Wake those whose futures are done. The I/O thread calls this last, just before the sleep that frees the GIL."""
-    while _to_wake:
-        try:
-            waker = _to_wake.popleft()
-        except IndexError:  # another thread took the last one
-            return
-        waker.release()
-
-
 def take_callbacks(future: Future[Any]) -> list[Callable[[Any], object]]:
     """The callbacks of a future that is done: whoever takes them runs them, so that each runs once."""
     watch = future._watch
     if watch is None or watch.callbacks is None:
         return []
-    with _lock:
+    with lock:
         callbacks, watch.callbacks = watch.callbacks, None
     return callbacks or []
 
@@ -455,14 +385,6 @@ def run_callbacks(future: Future[Any]) -> None:
     """Run the callbacks of a future that is done, unless somebody has."""
     for callback in take_callbacks(future):
         call(callback, future)
-
-
-def call(callback: Callable[[Any], object], future: Future[Any]) -> None:
-    """Run one callback; what it raises is logged, as the standard library does it."""
-    try:
-        callback(future)
-    except Exception:
-        _base.LOGGER.exception("exception calling callback for %r", future)
 
 
 # ---- doors for the I/O thread ---------------------------------------------------------------------------------------
@@ -480,7 +402,7 @@ def take_for_sending(queue: deque[Future[Any]], count_max: int, bytes_max: int, 
     taken: list[Future[Any]] = []
     dropped: list[Future[Any]] = []
     number, bytes_left = first_number, bytes_max
-    with _lock:
+    with lock:
         while queue and len(taken) < count_max:
             future = queue[0]
             payload = future._payload
@@ -504,8 +426,8 @@ def give_back(futures: Iterable[Future[Any]]) -> list[Future[Any]]:
     """Futures that were recalled from the broker wait in the client again; returns those that are still wanted."""
     pending = []
     for future in futures:
-        with _lock:
-            if future._state in _UNDONE:
+        with lock:
+            if future._state in UNDONE:
                 future._state = PENDING
                 future._number = None
         if future._state is PENDING:
@@ -524,7 +446,7 @@ def cancel_returned(future: Future[Any]) -> bool:
 def mark_running(futures: Iterable[Future[Any]]) -> None:
     """The broker says that these run."""
     for future in futures:
-        with _lock:
+        with lock:
             if future._state is PENDING:
                 future._state = RUNNING
 
@@ -532,7 +454,7 @@ def mark_running(futures: Iterable[Future[Any]]) -> None:
 def mark_pending(futures: Iterable[Future[Any]]) -> None:
     """The broker says that these, which ran on a worker that was lost, wait again."""
     for future in futures:
-        with _lock:
+        with lock:
             if future._state is RUNNING:
                 future._state = PENDING
 
@@ -543,7 +465,7 @@ def settle(futures: Sequence[Future[Any]], outcomes: Sequence[Outcome]) -> list[
     Returns, with their outcomes and not settled, those that have callbacks: the delivery thread settles them.
     """
     watched: list[tuple[Future[Any], Outcome]] = []
-    with _lock:
+    with lock:
         for future, outcome in zip(futures, outcomes, strict=True):
             if future._watch is not None:
                 watched.append((future, outcome))
@@ -561,22 +483,12 @@ def settle_one(future: Future[Any], outcome: Outcome, defer: bool = False) -> bo
     form = ERROR if isinstance(outcome, BaseException) else PACKED
     if _end(future, FINISHED, form, outcome, defer=defer):
         return True
-    return future._state not in _UNDONE
+    return future._state not in UNDONE
 
 
 def fail(
     futures: Iterable[Future[Any]], make_exception: Callable[[Future[Any]], BaseException]
 ) -> list[tuple[Future[Any], Outcome]]:
     """Finish futures with an exception each; returns those that have callbacks, as `settle` does."""
-    pairs = [(future, make_exception(future)) for future in futures if future._state in _UNDONE]
+    pairs = [(future, make_exception(future)) for future in futures if future._state in UNDONE]
     return [pair for pair in pairs if not settle_one(*pair, defer=True)]
-
-
-def _renew_lock() -> None:
-    """In a forked copy a lock that another thread held would stay locked for ever."""
-    global _lock
-    _lock = RLock()
-    _to_wake.clear()
-
-
-os.register_at_fork(after_in_child=_renew_lock)

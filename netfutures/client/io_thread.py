@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -35,9 +36,8 @@ FRAMES_PER_TURN_MAX = 64
 """Messages taken from the broker in one turn, so that submitting goes on meanwhile."""
 
 
-def clock() -> float:
-    """Seconds that go on while the machine sleeps, as every party counts them."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+"""Seconds that go on while the machine sleeps, as every party counts them."""
 
 
 class Mapped:

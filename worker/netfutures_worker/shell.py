@@ -104,10 +104,8 @@ class WorkerShell:
         return self._deadline
 
     def is_ready(self) -> bool:
-        """Whether a turn has something to do now; to be asked before each sleep."""
-        if self._has_news or self._link.is_ready():
-            return True
-        return self._deadline is not None and self._clock() >= self._deadline
+        """Whether something has come for the next turn; to be asked before each sleep."""
+        return self._has_news or self._link.is_ready()
 
     def end_children(self) -> None:
         """The program ends: kills every child."""
@@ -158,9 +156,13 @@ class WorkerShell:
         self._hear(child, child.harvest(), now)
 
     def _start_child(self, slot: int, initializer: Any) -> None:
-        child = ChildProcess.request(self._zygote, slot)
-        self._children[slot] = child
         self._stderr_tails[slot] = b""
+        try:
+            child = ChildProcess.request(self._zygote, slot)
+        except ChildNotStarted as error:
+            self._tell_death(slot, {"note": str(error)}, 0, self._clock())
+            return
+        self._children[slot] = child
         self._requested.append((child, initializer))
 
     # What children do.
@@ -250,8 +252,13 @@ class WorkerShell:
         self.end_strays()
 
     def _bury(self, child: ChildProcess, certificate: dict[str, Any], now: float) -> None:
-        """Tells the core of a death, and gives up what there was of the child."""
-        slot = child.slot
+        """Gives up what there was of a dead child, and tells the core."""
+        claim = child.claim()
+        del self._children[child.slot]
+        child.close()
+        self._tell_death(child.slot, certificate, claim, now)
+
+    def _tell_death(self, slot: int, certificate: dict[str, Any], claim: int, now: float) -> None:
         certificate = {
             "host": self._host,
             "worker": self.core.state.identity.worker.hex(),
@@ -259,9 +266,6 @@ class WorkerShell:
             "stderr_tail": self._stderr_tails.pop(slot).decode(errors="replace"),
             **certificate,
         }
-        claim = child.claim()
-        del self._children[slot]
-        child.close()
         self._perform(self.core.exited(slot, certificate, claim, now), now)
 
     def end_strays(self) -> None:

@@ -5,7 +5,7 @@ when a route is dead, `refuse` when a peer broke the protocol, `statistics`. Wha
 `flush`, so that a burst packs itself and one task alone leaves at once.
 """
 
-from netfutures.limits import LEASE_S, PAUSE_S
+from netfutures.limits import LEASE_S, PAUSE_S, RELEASE_EVERY_S
 from netfutures.wire import (
     Acknowledge,
     Beat,
@@ -144,8 +144,9 @@ class Scheduler:
             hand_out(state, now)
         if state.touched:
             send_outboxes(state)
-        if state.releasing:
+        if state.releasing and now >= state.release_at:
             send_releases(state)
+            state.release_at = now + RELEASE_EVERY_S
         if state.owing:
             send_acknowledgements(state, now)
         return state.drain()
@@ -154,6 +155,8 @@ class Scheduler:
         """When `wake` or `flush` is due although nothing happens."""
         state = self.state
         deadline = state.wake_at
+        if state.releasing and (deadline is None or state.release_at < deadline):
+            deadline = state.release_at
         for party in state.owing.values():
             owed_at = None if party.line is None else party.line.conversation.acknowledge_at
             if owed_at is not None and (deadline is None or owed_at < deadline):

@@ -38,11 +38,13 @@ class BrokerState:
         """Parties to which an acknowledgement is owed, by identity."""
         self.releasing: dict[bytes, WorkerRecord] = {}
         """Workers that have to be told what to release or drop."""
+        self.release_at = 0.0
+        """When they are told at the latest: a release can wait for others."""
         self.asked_who: dict[bytes, float] = {}
         self.next_base = 1
+        self.next_recall = 1
         self.last_turn: float | None = None
         self.wake_at: float | None = None
-        self.next_recall = 1
         self.counters = Counters()
         self.commands: list[Command] = []
 

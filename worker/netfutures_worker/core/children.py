@@ -223,5 +223,5 @@ def on_exited(state: WorkerState, slot: Slot, certificate: dict[str, Any], claim
 def replace_used_up(state: WorkerState, now: float) -> None:
     """Ends the children that have run as many tasks as they may."""
     for slot in state.slots:
-        if slot.may_end:
+        if slot.allowance == 0 and slot.may_end:
             end_child(state, slot, now)

@@ -129,12 +129,14 @@ def _within_bytes(work: Work, count: int) -> int:
 
 def _move_stuck(state: WorkerState, session: WorkerSession) -> None:
     """While a slot has nothing to do, what waits behind a task that has run for long is taken back for it."""
-    slots = state.slots
-    if any((slot.is_idle and slot.session is session) or slot.state is State.EMPTY for slot in slots):
-        for slot in slots:
-            if slot.session is session and slot.is_overdue and slot.has_more_behind:
-                state.commands.append(TakeBack(slot.number))
-                return
+    for slot in state.slots:
+        if slot.is_overdue and slot.session is session and slot.has_more_behind and _has_free_slot(state, session):
+            state.commands.append(TakeBack(slot.number))
+            return
+
+
+def _has_free_slot(state: WorkerState, session: WorkerSession) -> bool:
+    return any((slot.is_idle and slot.session is session) or slot.state is State.EMPTY for slot in state.slots)
 
 
 def end_child(state: WorkerState, slot: Slot, now: float) -> None:

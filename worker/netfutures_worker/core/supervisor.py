@@ -186,13 +186,12 @@ class Supervisor:
     def next_deadline(self) -> float | None:
         """When `wake` or `flush` is due although nothing happens."""
         state = self.state
-        deadlines = [slot.look_at for slot in state.slots if slot.look_at is not None]
-        deadlines += [slot.kill_at for slot in state.slots if slot.kill_at is not None]
-        if state.line is not None and state.is_welcome:
-            deadlines.append(state.line.deadline)
-        elif state.hello_at is not None:
-            deadlines.append(state.hello_at)
-        return min(deadlines, default=None)
+        deadline = state.line.deadline if state.line is not None and state.is_welcome else state.hello_at
+        for slot in state.slots:
+            for due_at in (slot.look_at, slot.kill_at):
+                if due_at is not None and (deadline is None or due_at < deadline):
+                    deadline = due_at
+        return deadline
 
     @property
     def has_children(self) -> bool:
