@@ -11,7 +11,7 @@ from .commands import Harvest, Mute, TakeBack, Unmute
 from .placing import end_child
 from .session import WorkerSession
 from .slot import Event, Packet, Slot, State
-from .state import FinishedRun, WorkerState, Written
+from .state import FinishedRun, Item, WorkerState, Written
 from .work import Work
 
 
@@ -174,13 +174,16 @@ def on_output(state: WorkerState, slot: Slot, index: int, stream: int, text: byt
         state.commands.append(Mute(slot.number))
 
 
-def output_taken(state: WorkerState, written: Written) -> None:
-    """The broker has this output: a child that waits because of it may go on."""
-    slot = state.slots[written.slot]
-    slot.output_bytes -= len(written.text)
-    if slot.is_muted and slot.output_bytes <= OUTPUT_BYTES_MAX // 2:
-        slot.is_muted = False
-        state.commands.append(Unmute(slot.number))
+def on_acknowledged(state: WorkerState, items: list[Item]) -> None:
+    """The broker has these: a child that waits because of its output may go on."""
+    for written in items:
+        if not isinstance(written, Written):
+            continue
+        slot = state.slots[written.slot]
+        slot.output_bytes -= len(written.text)
+        if slot.is_muted and slot.output_bytes <= OUTPUT_BYTES_MAX // 2:
+            slot.is_muted = False
+            state.commands.append(Unmute(slot.number))
 
 
 def on_exited(state: WorkerState, slot: Slot, certificate: dict[str, Any], claim: int, now: float) -> None:

@@ -33,7 +33,7 @@ from . import broker_side, children
 from .commands import Command, KillChild, Look, Pulled, Refusal, Statistics
 from .placing import place
 from .slot import Event, State
-from .state import Identity, WorkerState, Written
+from .state import Identity, WorkerState
 
 
 class Supervisor:
@@ -67,9 +67,7 @@ class Supervisor:
         elif line is not None:
             verdict = line.conversation.accept(envelope.connection, envelope.sequence, envelope.acknowledged)
             if verdict is Verdict.FRESH:
-                for item in state.outbox.acknowledged(line.conversation.acknowledged):
-                    if isinstance(item, Written):
-                        children.output_taken(state, item)
+                children.on_acknowledged(state, state.outbox.acknowledged(line.conversation.acknowledged))
                 self._on_message(message, now)
             elif verdict is Verdict.GAP:
                 broker_side.say_hello(state, now)
