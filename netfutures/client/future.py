@@ -330,8 +330,7 @@ def _end(
         if watch is not None and watch.condition is not None:
             with watch.condition:
                 ended = _store(future, state, form, content, unsent_only, defer, watch.condition)
-                if ended and watch.waiters:
-                    _tell(watch.waiters, future, state, raised)
+                _tell(watch.waiters if ended else None, future, state, raised)
             break
         ended = _store(future, state, form, content, unsent_only, defer, None)
         watch = future._watch  # it may have been made until the store
@@ -359,8 +358,8 @@ def _store(
     return True
 
 
-def _tell(waiters: list[Any], future: Future[Any], state: str, raised: bool) -> None:
-    for waiter in waiters:
+def _tell(waiters: list[Any] | None, future: Future[Any], state: str, raised: bool) -> None:
+    for waiter in waiters or ():
         if state is CANCELLED_AND_NOTIFIED:
             waiter.add_cancelled(future)
         elif state is not FINISHED:

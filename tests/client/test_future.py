@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import copy
 import gc
-import logging
 import os
 import pickle
 import re
 import signal
 import sys
 import threading
-import time
 import tracemalloc
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
+from concurrent.futures import CancelledError, InvalidStateError, wait
 from typing import Any
 
 import pytest
 
-from netfutures.client import future as module
+from future_stage import CALL, LIMIT_S, Pool, finish, in_thread, make, sleepers, until
+from netfutures.client import watch as module
 from netfutures.client.functions import Function
 from netfutures.client.future import (
     Future,
     cancel_returned,
-    fail,
     give_back,
     mark_pending,
     mark_running,
@@ -39,49 +36,6 @@ from netfutures.client.future import (
 )
 from netfutures.errors import TransferError
 from netfutures.payload import Misuse, dump_call, dump_error, dump_value
-
-LIMIT_S = 20
-CALL = dump_call((1,), {})
-
-
-class Pool:
-    """Stands where the I/O thread is: answers a recall with what the test wants."""
-
-    def __init__(self, answer: Callable[[Future[Any]], bool] = lambda future: False) -> None:
-        self.answer = answer
-        self.asked: list[Future[Any]] = []
-
-    def recall(self, future: Future[Any]) -> bool:
-        self.asked.append(future)
-        return self.answer(future)
-
-
-def make(pool: Any = None, payload: bytes = CALL) -> Future[Any]:
-    return Future(Function(b"", True, "score", pool, os.getpid()), payload)
-
-
-def finish(future: Future[Any], outcome: Any) -> None:
-    assert settle_one(future, outcome)
-    release_waiters()
-
-
-def in_thread(call: Callable[[], Any]) -> threading.Thread:
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    return thread
-
-
-def until(condition: Callable[[], object]) -> None:
-    """For what no event tells: that another thread has gone to sleep."""
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        os.sched_yield()
-
-
-def sleepers(future: Future[Any]) -> int:
-    return 0 if future._watch is None else len(future._watch.wakers)
-
 
 LOADED: list[str] = []
 
@@ -451,7 +405,7 @@ def test_a_lock_held_by_another_thread_at_a_fork_is_renewed() -> None:
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with module._lock:
+        with module.lock:
             held.set()
             go_on.wait(LIMIT_S)
 
@@ -465,133 +419,3 @@ def test_a_lock_held_by_another_thread_at_a_fork_is_renewed() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     go_on.set()
     thread.join(LIMIT_S)
-
-
-# ---- the doors of the I/O thread ------------------------------------------------------------------------------------
-
-
-def test_taking_numbers_and_bounds() -> None:
-    futures = [make(payload=b"x" * 10) for _ in range(6)]
-    futures[1].cancel()
-    queue = deque(futures)
-    assert take_for_sending(queue, 2, 1000, 7) == [futures[0], futures[2]]
-    assert [future._number for future in futures] == [7, None, 8, None, None, None]
-    assert take_for_sending(queue, 10, 25, 9) == [futures[3], futures[4]]
-    assert take_for_sending(queue, 10, 5, 11) == [futures[5]], "one at least, however large"
-    assert take_for_sending(queue, 10, 5, 12) == []
-    assert not queue
-
-
-def test_settling_leaves_what_has_callbacks_to_the_delivery_thread() -> None:
-    futures = [make() for _ in range(4)]
-    ran: list[Any] = []
-    futures[1].add_done_callback(ran.append)
-    futures[2].cancel()
-    outcomes = [dump_value(n) for n in range(4)]
-    assert settle(futures, outcomes) == [(futures[1], outcomes[1])]
-    assert [future.done() for future in futures] == [True, False, True, True]
-    assert settle_one(futures[1], outcomes[1])
-    assert not ran
-    module.run_callbacks(futures[1])
-    module.run_callbacks(futures[1])
-    assert ran == [futures[1]]
-    assert [futures[n].result() for n in (0, 1, 3)] == [0, 1, 3]
-
-
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_outcomes_may_be_any_bytes(kind: Any) -> None:
-    future, failed = make(), make()
-    assert settle([future, failed], [kind(dump_value(5)), kind(dump_error(KeyError(1)))]) == []
-    assert future.result() == 5
-    assert isinstance(failed.exception(), KeyError)
-
-
-def test_failing_many() -> None:
-    futures = [make() for _ in range(3)]
-    finish(futures[0], dump_value(1))
-    futures[2].add_done_callback(lambda f: None)
-    left = fail(futures, lambda future: ConnectionError(f"lost {futures.index(future)}"))
-    assert [future for future, _ in left] == [futures[2]]
-    assert futures[0].result() == 1
-    assert str(futures[1].exception()) == "lost 1"
-    assert settle_one(*left[0])
-    assert str(futures[2].exception()) == "lost 2"
-
-
-def test_first_exception_is_seen_without_unpickling_values() -> None:
-    futures = [make() for _ in range(4)]
-    LOADED.clear()
-
-    def io_thread() -> None:
-        until(lambda: all(future._watch is not None and future._watch.waiters for future in futures))
-        finish(futures[0], dump_value(Counted()))
-        finish(futures[1], dump_error(KeyError(1)))
-
-    thread = in_thread(io_thread)
-    done = wait(futures, LIMIT_S, concurrent.futures.FIRST_EXCEPTION)
-    thread.join(LIMIT_S)
-    assert done.done == set(futures[:2])
-    assert LOADED == []
-
-
-def test_wait_and_as_completed_with_done_and_foreign_futures() -> None:
-    ours = [make() for _ in range(6)]
-    stock = [concurrent.futures.Future[int]() for _ in range(3)]
-    for n, future in enumerate(ours[:3]):
-        finish(future, dump_value(n))
-    stock[0].set_result(0)
-    every: list[Any] = [*ours, *stock]
-    assert wait(every, 0).done == {*ours[:3], stock[0]}
-    assert wait(every, LIMIT_S, concurrent.futures.FIRST_COMPLETED).done == {*ours[:3], stock[0]}
-    with pytest.raises(TimeoutError):
-        list(as_completed(every, 0.01))
-    assert all(future._watch is None for future in ours[:3]), "the done ones stay light"
-    assert all(not future._waiters for future in every), "no waiter is left behind"
-
-    def io_thread() -> None:
-        for future in ours[3:]:
-            finish(future, dump_value(1))
-        for other in stock[1:]:
-            other.set_result(1)
-
-    in_thread(io_thread)
-    assert set(as_completed(every, LIMIT_S)) == set(every)
-
-
-# ---- callbacks ------------------------------------------------------------------------------------------------------
-
-
-def test_callbacks_of_done_futures_run_at_once_and_errors_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    for future in (make(), make()):
-        ran: list[Any] = []
-        future.add_done_callback(lambda f: 1 / 0)
-        future.add_done_callback(ran.append)
-        with caplog.at_level(logging.ERROR, logger="concurrent.futures"):
-            future.cancel() if future._number else future.set_result(3)
-        future.add_done_callback(ran.append)
-        assert ran == [future, future]
-    assert [record.name for record in caplog.records] == ["concurrent.futures"] * 2
-
-
-def test_asyncio() -> None:
-    async def main() -> None:
-        good, bad, cancelled = make(), make(), make()
-        futures = [asyncio.wrap_future(future) for future in (good, bad, cancelled)]
-
-        def io_thread() -> None:
-            for future, outcome in settle([good, bad], [dump_value(5), dump_error(KeyError(1))]):
-                settle_one(future, outcome)
-                release_waiters()
-                module.run_callbacks(future)
-
-        in_thread(io_thread)
-        assert await futures[0] == 5
-        with pytest.raises(KeyError):
-            await futures[1]
-        futures[2].cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await futures[2]
-        await asyncio.sleep(0)
-        assert cancelled.cancelled()
-
-    asyncio.run(asyncio.wait_for(main(), LIMIT_S))
