@@ -14,10 +14,21 @@ from netfutures_broker.core.task import State as TaskState
 from netfutures_worker.core.slot import Slot
 from netfutures_worker.core.slot import State as SlotState
 from netfutures_worker.core.state import TaskArrived, WorkerState
-from netfutures_worker.core.work import Work
+from netfutures_worker.core.work import Holding
 
-Task = tuple[int, int]
-"""A run or a holding, by its id or base, and the place of a task in it."""
+Places = dict[int, bytearray]
+"""In how many places each task of a run or a holding is, by its id."""
+WAITS_OR_RUNS = bytes(int(state in (TaskState.QUEUED, TaskState.SENT, TaskState.RUNNING)) for state in range(256))
+"""A translation of task states: 1 where a task has to be in exactly one place."""
+
+
+def note(places: Places, owner: Run | Holding, offset: int, count: int) -> None:
+    """These tasks are in one place more."""
+    counts = places.get(id(owner))
+    if counts is None:
+        counts = places[id(owner)] = bytearray(len(owner.states if isinstance(owner, Run) else owner.marks))
+    before = counts[offset : offset + count]
+    counts[offset : offset + count] = bytes(number + 1 for number in before) if any(before) else b"\1" * count
 
 
 # The broker.
@@ -26,7 +37,7 @@ Task = tuple[int, int]
 def check_broker(state: BrokerState) -> None:
     """Each task is in exactly one place, and every count agrees with what it counts."""
     runs: dict[int, Run] = {}
-    places: Counter[Task] = Counter()
+    places: Places = {}
     for identity, session in state.sessions.items():
         assert identity == session.identity
         _check_backlog(session, runs, places)
@@ -35,27 +46,29 @@ def check_broker(state: BrokerState) -> None:
         _check_hand(state, worker, runs, places)
         _check_worker_record(state, worker)
     for run in runs.values():
-        for at, task_state in enumerate(run.states):
-            expected = 1 if task_state in (TaskState.QUEUED, TaskState.SENT, TaskState.RUNNING) else 0
-            found = places[id(run), at]
-            assert found == expected, f"task {run.first + at}, {TaskState(task_state).name}, is in {found} places"
+        expected = run.states.translate(WAITS_OR_RUNS)
+        found = places.get(id(run), bytearray(len(run)))
+        if found != expected:
+            at = next(at for at in range(len(run)) if found[at] != expected[at])
+            name = TaskState(run.states[at]).name
+            raise AssertionError(f"task {run.first + at}, {name}, is in {found[at]} places")
     _check_dispatch_numbers(state)
     _check_routes(state)
 
 
-def _check_backlog(session: ClientSession, runs: dict[int, Run], places: Counter[Task]) -> None:
+def _check_backlog(session: ClientSession, runs: dict[int, Run], places: Places) -> None:
     assert session.backlog_tasks == sum(piece.count for piece in session.backlog)
     for piece in session.backlog:
         run = runs[id(piece.run)] = piece.run
         assert piece.count > 0
         assert 0 <= piece.offset <= piece.offset + piece.count <= len(run)
         assert run.first + piece.offset + piece.count <= session.submitted
-        for at in range(piece.offset, piece.offset + piece.count):
-            assert run.states[at] == TaskState.QUEUED, f"task {run.first + at} waits and is {run.states[at]}"
-            places[id(run), at] += 1
+        queued = run.states.count(TaskState.QUEUED, piece.offset, piece.offset + piece.count)
+        assert queued == piece.count, f"of {piece.count} tasks that wait, from {run.first} on, {queued} are queued"
+        note(places, run, piece.offset, piece.count)
 
 
-def _check_hand(state: BrokerState, worker: WorkerRecord, runs: dict[int, Run], places: Counter[Task]) -> None:
+def _check_hand(state: BrokerState, worker: WorkerRecord, runs: dict[int, Run], places: Places) -> None:
     held: Counter[bytes] = Counter()
     for base, dispatch in worker.dispatches.items():
         assert base == dispatch.base
@@ -64,12 +77,14 @@ def _check_hand(state: BrokerState, worker: WorkerRecord, runs: dict[int, Run], 
         assert not state.sessions[dispatch.session].is_broken, "a dispatch of a broken session"
         assert dispatch.open_count == dispatch.count - dispatch.marks.count(OVER) > 0
         run = runs[id(dispatch.run)] = dispatch.run
-        for at, mark in enumerate(dispatch.marks):
-            task_state = run.states[dispatch.offset + at]
-            if mark == HELD:
-                assert task_state in (TaskState.SENT, TaskState.RUNNING)
-                places[id(run), dispatch.offset + at] += 1
-            assert mark != KEPT or task_state == TaskState.DONE
+        for offset, count in dispatch.current_parts(0, dispatch.count):
+            start = dispatch.offset + offset
+            states = [run.states.count(known, start, start + count) for known in (TaskState.SENT, TaskState.RUNNING)]
+            assert sum(states) == count, "a task that a worker holds is neither sent nor running"
+            note(places, run, start, count)
+        for offset, count in dispatch.kept_parts(0, dispatch.count):
+            start = dispatch.offset + offset
+            assert run.states.count(TaskState.DONE, start, start + count) == count, "an outcome is kept of no done task"
         if HELD in dispatch.marks:
             held[dispatch.session] += dispatch.marks.count(HELD)
     assert worker.held_of == held
@@ -170,10 +185,10 @@ def check_worker(state: WorkerState) -> None:
     _check_holdings(state)
     places = _places_of_tasks(state)
     for holding in state.holdings.values():
-        for at, mark in enumerate(holding.marks):
-            found = places.pop((id(holding), at), 0)
-            if mark == HELD:
-                assert found == 1, f"task {at} of dispatch {holding.base} is in {found} places"
+        found = places.get(id(holding), bytearray(holding.count))
+        for _, offset, count in holding.parts(HELD):
+            wrong = {number for number in found[offset : offset + count] if number != 1}
+            assert not wrong, f"tasks {offset} to {offset + count - 1} of dispatch {holding.base} are in {wrong} places"
     assert sorted(map(id, state.turns)) == sorted(map(id, state.sessions.values()))
     for slot in state.slots:
         _check_slot(state, slot)
@@ -192,30 +207,26 @@ def _check_holdings(state: WorkerState) -> None:
         assert holding.session in state.sessions, "a holding of a session that is over"
         assert holding.open_count == holding.count - holding.marks.count(OVER) > 0
         held += holding.marks.count(HELD)
-        for mark, outcome in zip(holding.marks, holding.outcomes, strict=True):
-            assert (mark == KEPT) == (outcome is not None)
+        assert len(holding.outcomes) - holding.outcomes.count(None) == holding.marks.count(KEPT)
+        for _, offset, count in holding.parts(KEPT):
+            assert None not in holding.outcomes[offset : offset + count], "an outcome is kept and is not there"
     assert state.held_tasks == held
 
 
-def _places_of_tasks(state: WorkerState) -> Counter[Task]:
-    places: Counter[Task] = Counter()
-
-    def note(work: Work, start: int, stop: int) -> None:
-        for at in range(work.offset + start, work.offset + stop):
-            places[id(work.holding), at] += 1
-
+def _places_of_tasks(state: WorkerState) -> Places:
+    places: Places = {}
     for session in state.sessions.values():
         assert session.queued_tasks == sum(work.count for work in session.queue)
         for work in session.queue:
             assert work.count > 0
             assert state.is_current(work), "a task waits that is not to be run here"
-            note(work, 0, work.count)
+            note(places, work.holding, work.offset, work.count)
     for slot in state.slots:
         for packet in slot.packets:
-            note(packet.work, packet.done, packet.count)
+            note(places, packet.work.holding, packet.work.offset + packet.done, packet.count - packet.done)
     for _, arrival in state.fetches.values():
         if isinstance(arrival, TaskArrived):
-            note(arrival.work, 0, 1)
+            note(places, arrival.work.holding, arrival.work.offset, 1)
     return places
 
 
