@@ -114,6 +114,10 @@ def on_client_hello(state: BrokerState, route: bytes, connection: int, hello: Cl
     if not speaks_our_protocol(state, route, hello):
         return
     session = state.sessions.get(hello.session)
+    if hello.session in state.dropped:
+        state.counters.refused += 1
+        state.answer(route, Refused("you were away for so long that your session and its tasks were dropped"))
+        return
     if session is None:
         session = ClientSession(hello.session, hello.token, hello.settings, hello.initializer)
         state.sessions[hello.session] = session

@@ -15,6 +15,8 @@ from .tasks import no_longer_awaited
 
 TASKS_NAMED_MAX = 100
 """A certificate names at most so many of the tasks that were lost."""
+DROPPED_SESSIONS_MAX = 10_000
+"""So many dropped sessions are remembered."""
 LostPart = tuple[Dispatch, int, int]
 """Dispatch, offset, count."""
 
@@ -153,6 +155,14 @@ def on_client_goodbye(state: BrokerState, session: ClientSession, reason: str) -
     has_work = session.backlog_tasks > 0 or any(session.identity in worker.held_of for worker in state.roster)
     state.send(session, Goodbye("the session is over"))
     end_session(state, session, at_once=has_work, why=reason)
+
+
+def drop_session(state: BrokerState, session: ClientSession) -> None:
+    """Its client was away for too long; if it comes back, what it waits for is not here."""
+    end_session(state, session, at_once=True, why="its client did not come back")
+    if len(state.dropped) >= DROPPED_SESSIONS_MAX:
+        del state.dropped[next(iter(state.dropped))]
+    state.dropped[session.identity] = None
 
 
 def end_session(state: BrokerState, session: ClientSession, *, at_once: bool, why: str) -> None:

@@ -30,7 +30,7 @@ from netfutures.wire import (
 from .commands import Command, Statistics
 from .connections import accept, ask_who, notice_pause, on_client_hello, on_worker_hello, put_away
 from .handout import hand_out, send_acknowledgements, send_outboxes, send_releases
-from .losses import end_session, on_client_goodbye, on_lost, worker_lost
+from .losses import drop_session, on_client_goodbye, on_lost, worker_lost
 from .relay import on_chunk, on_need
 from .roster import WorkerRecord
 from .session import ClientSession
@@ -126,7 +126,7 @@ class Scheduler:
                 worker_lost(state, worker, "its connection ended and did not come back", now)
         for session in list(state.sessions.values()):
             if session.away_since is not None and now - session.away_since >= session.reconnect_timeout_s:
-                end_session(state, session, at_once=True, why="its client did not come back")
+                drop_session(state, session)
         for party in state.parties():
             if party.line is not None and party.line.is_beat_due(now):
                 state.send(party, Beat(0))

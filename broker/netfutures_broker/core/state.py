@@ -41,6 +41,8 @@ class BrokerState:
         self.release_at = 0.0
         """When they are told at the latest: a release can wait for others."""
         self.asked_who: dict[bytes, float] = {}
+        self.dropped: dict[bytes, None] = {}
+        """The latest sessions whose clients were away for too long; one that comes back has to be told."""
         self.next_base = 1
         self.next_recall = 1
         self.last_turn: float | None = None
