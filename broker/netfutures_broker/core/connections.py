@@ -2,7 +2,6 @@
 
 from netfutures.conversation import Verdict
 from netfutures.limits import (
-    BEAT_S,
     CREDIT_BYTES,
     CREDIT_TASKS,
     LEASE_S,
@@ -68,9 +67,12 @@ def put_away(state: BrokerState, party: Party, now: float) -> None:
 def notice_pause(state: BrokerState, now: float) -> None:
     """A gap in our own running is nobody else's silence: every deadline moves by it."""
     last_turn, state.last_turn = state.last_turn, now
-    if last_turn is None or now - last_turn <= BEAT_S + PAUSE_S:
+    if last_turn is None or state.wake_at is None:
         return
-    gap = now - last_turn
+    # It was not a pause while there was nothing to do.
+    gap = now - max(last_turn, state.wake_at)
+    if gap <= PAUSE_S:
+        return
     for party in state.parties():
         if party.away_since is not None:
             party.away_since += gap
