@@ -15,6 +15,7 @@ from netfutures.line import Line
 from netfutures.ranges import merge
 from netfutures.wire import Cancel, ClientHello, Close, Envelope, Refused, Welcome, Who, WorkerHello
 
+from .handout import send_stale
 from .relay import pass_on_again
 from .roster import WorkerRecord
 from .run import Dispatch
@@ -169,8 +170,8 @@ def _reconcile(state: BrokerState, worker: WorkerRecord, hello: WorkerHello) -> 
         _take_back_unclaimed(state, worker, dispatch, claimed.get(dispatch.base, []))
     for base, offset, count in (*hello.held, *hello.finished):
         worker.stale += worker.ended_parts(base, offset, count)
-    if worker.stale:
-        state.releasing[worker.identity] = worker
+    # Before it gets new tasks: else these might run in a child that is ended because of what ran there before.
+    send_stale(state, worker)
     for session in state.sessions.values():
         for recall in session.recalls.values():
             if worker.identity in recall.awaited:

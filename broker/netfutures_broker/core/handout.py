@@ -69,9 +69,14 @@ def send_releases(state: BrokerState) -> None:
         released, worker.released = merge(worker.released), []
         for start in range(0, len(released), BATCH_TASKS_MAX):
             state.send(worker, Release(released[start : start + BATCH_TASKS_MAX]))
-        stale, worker.stale = merge(worker.stale), []
-        for start in range(0, len(stale), BATCH_TASKS_MAX):
-            state.send(worker, Stale(stale[start : start + BATCH_TASKS_MAX]))
+        send_stale(state, worker)
+
+
+def send_stale(state: BrokerState, worker: WorkerRecord) -> None:
+    """Tells a worker which dispatches are over."""
+    stale, worker.stale = merge(worker.stale), []
+    for start in range(0, len(stale), BATCH_TASKS_MAX):
+        state.send(worker, Stale(stale[start : start + BATCH_TASKS_MAX]))
 
 
 def send_acknowledgements(state: BrokerState, now: float) -> None:

@@ -12,7 +12,7 @@ from netfutures.wire import Chunk, Close, Finished, Lost, Need, Open, Output, Ta
 from .commands import KillChild, Send
 from .placing import end_child
 from .session import WorkerSession
-from .slot import Event, Slot, State
+from .slot import Event, Packet, Slot, State
 from .state import (
     Arrival,
     FinishedRun,
@@ -34,7 +34,7 @@ def say_hello(state: WorkerState, now: float) -> None:
     state.outbox.repeat_sent()
     line = state.line = Line(None, state.connection, now)
     who = state.identity
-    # A loss that the broker may not have heard of yet is still claimed, else its tasks would be taken for never arrived.
+    # A loss that the broker may not have heard of is still claimed, else its tasks would be taken for never arrived.
     losses = [part for item in state.outbox.waiting if isinstance(item, Lost) for part in item.dispatched]
     hello = WorkerHello(
         protocol=(PROTOCOL_MAJOR, PROTOCOL_MINOR),
@@ -168,7 +168,7 @@ def on_stale(state: WorkerState, dispatched: list[Dispatched]) -> None:
             stays = [part for work in session.drop_queue() for part in _current_parts(work)]
             session.put_back(stays)
         for slot in state.slots:
-            if any(packet.work.holding is holding and not _runs_on(packet.work) for packet in slot.packets):
+            if any(packet.work.holding is holding and _is_unwanted(packet) for packet in slot.packets):
                 _kill(state, slot)
 
 
@@ -177,8 +177,10 @@ def _current_parts(work: Work) -> list[Work]:
     return [work.part(at, at + 1) for at in range(work.count) if holding.holds(work.offset + at, 1)]
 
 
-def _runs_on(work: Work) -> bool:
-    return work.holding.marks.count(HELD, work.offset, work.offset + work.count) > 0
+def _is_unwanted(packet: Packet) -> bool:
+    """Whether its child still has tasks of it to run, and nobody wants any of them."""
+    start, stop = packet.work.offset + packet.done, packet.work.offset + packet.count
+    return start < stop and not packet.work.holding.marks.count(HELD, start, stop)
 
 
 def _kill(state: WorkerState, slot: Slot) -> None:

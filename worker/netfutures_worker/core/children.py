@@ -4,7 +4,7 @@ from typing import Any
 
 from netfutures.fields import CHUNKS, Dispatched, Payload, Reference
 from netfutures.limits import CHUNK_BYTES_MAX, OUTPUT_BYTES_MAX, STARTED_AFTER_S
-from netfutures.ranges import merge
+from netfutures.ranges import HELD, merge, parts_of
 from netfutures.wire import Lost, Started, TakenBack
 
 from .commands import Harvest, Mute, TakeBack, Unmute
@@ -44,7 +44,10 @@ def _finish(state: WorkerState, work: Work, offset: int, outcomes: list[Any]) ->
     holding = work.holding
     count = len(outcomes)
     if not holding.holds(offset, count):
-        return  # Called stale by the broker while it ran: nobody wants it.
+        # Some were called stale by the broker while they ran: nobody wants these.
+        for start, length in parts_of(holding.marks, HELD, offset, offset + count):
+            _finish(state, work, start, outcomes[start - offset : start - offset + length])
+        return
     state.keep(holding, offset, outcomes)
     sent: list[Payload] = outcomes
     if max(map(len, outcomes)) > CHUNK_BYTES_MAX:
