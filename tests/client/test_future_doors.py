@@ -164,3 +164,15 @@ def test_asyncio() -> None:
         assert cancelled.cancelled()
 
     asyncio.run(asyncio.wait_for(main(), LIMIT_S))
+
+
+def test_the_private_fields_that_the_standard_library_reads() -> None:
+    """From 3.14 on asyncio reads state, result and exception at once, without the condition, of a finished future."""
+    value, error, pending = make(), make(), make()
+    finish(value, dump_value([5]))
+    finish(error, dump_error(KeyError(1)))
+    assert (value._state, value._result, value._exception) == ("FINISHED", [5], None)
+    assert (error._state, error._result, type(error._exception)) == ("FINISHED", None, KeyError)
+    assert (pending._state, pending._result, pending._exception) == ("PENDING", None, None)
+    with value._condition, pending._condition:
+        assert list(value._waiters) == list(pending._waiters) == []
