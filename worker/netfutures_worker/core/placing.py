@@ -15,9 +15,7 @@ PAYLOAD_HEAD_BYTES = 5
 
 def place(state: WorkerState, now: float) -> None:
     """Gives every slot what it can take; sessions take turns."""
-    for _ in range(len(state.turns)):
-        session = state.turns[0]
-        state.turns.rotate(-1)
+    for session in list(state.turns):
         if session.closing or not session.is_prepared:
             continue
         if session.queue:
@@ -69,6 +67,9 @@ def _start_children(state: WorkerState, session: WorkerSession, now: float) -> N
             slot.advance(Event.START)
             state.commands.append(StartChild(slot.number, session.initializer))
             starting += 1
+            # The next slot that is free goes to another session, if one waits.
+            state.turns.remove(session)
+            state.turns.append(session)
         elif _is_free_for(slot, session):
             end_child(state, slot, now)
 
