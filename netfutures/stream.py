@@ -12,7 +12,7 @@ from typing import Final
 
 from netfutures.limits import FRAMES_MAX, STREAM_BYTES_MAX
 from netfutures.transport import BadMessage, Received
-from netfutures.wire import Envelope, RemoteProtocolError, decode, encode
+from netfutures.wire import Envelope, RemoteProtocolError, decode_trusted, encode
 
 _NUMBER: Final = struct.Struct("<I")
 _ONE_FRAME: Final = struct.Struct("<II")
@@ -89,7 +89,7 @@ class StreamLink:
             frames = self._take_frames()
             if frames is not None:
                 try:
-                    return Received(self._route, decode(frames))
+                    return Received(self._route, decode_trusted(frames))
                 except RemoteProtocolError as error:
                     raise BadMessage(self._route, str(error)) from None
             if not self._is_readable:

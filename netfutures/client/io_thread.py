@@ -180,8 +180,10 @@ class IOThread:
         assert link is not None
         while not self.has_ended:
             self.step()
-            self.is_asleep = True
             release_waiters()
+            if self.has_ended:
+                return
+            self.is_asleep = True
             if (queue and self._may_send()) or self._asked or link.is_ready():
                 self.is_asleep = False
                 continue

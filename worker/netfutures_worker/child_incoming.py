@@ -42,6 +42,9 @@ _RIGHTS_BYTES: Final = socket.CMSG_LEN(4)
 _buffer = bytearray(PACKET_BYTES_MAX)
 _view = memoryview(_buffer)
 _into = (_buffer,)
+# As plain numbers: arithmetic with the enumeration costs microseconds.
+_TRUNCATED: Final = int(socket.MSG_TRUNC)
+_CLOSE_ON_EXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 
 
 class Incoming:
@@ -131,7 +134,7 @@ class Incoming:
         if self.hung_up:
             return None, 0
         try:
-            count, ancillary, flags, _ = self._socket.recvmsg_into(_into, _RIGHTS_BYTES, socket.MSG_CMSG_CLOEXEC)
+            count, ancillary, flags, _ = self._socket.recvmsg_into(_into, _RIGHTS_BYTES, _CLOSE_ON_EXEC)
         except BlockingIOError:
             return None, 0
         except ConnectionResetError:
@@ -140,7 +143,7 @@ class Incoming:
             self.hung_up = True
             return HungUp(), 0
         fd = array.array("i", ancillary[0][2])[0] if ancillary else -1
-        if flags & socket.MSG_TRUNC:
+        if flags & _TRUNCATED:
             raise PacketBroken(f"a packet from the child was larger than {PACKET_BYTES_MAX} bytes")
         packet = unpack(_view[:count])
         try:

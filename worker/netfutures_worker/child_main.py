@@ -91,15 +91,16 @@ def _serve(tasks: socket.socket, outgoing: Outgoing, loop: TaskLoop, worker_pid:
     view = memoryview(buffer)
     into = (buffer,)
     room = socket.CMSG_LEN(4)
+    close_on_exec, truncated = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_TRUNC)
     while True:
         try:
-            count, ancillary, flags, _ = tasks.recvmsg_into(into, room, socket.MSG_CMSG_CLOEXEC)
+            count, ancillary, flags, _ = tasks.recvmsg_into(into, room, close_on_exec)
         except OSError as error:
             leave(error)
         if not count:
             os._exit(channel.EXIT_CHANNEL)
         try:
-            if flags & socket.MSG_TRUNC:
+            if flags & truncated:
                 raise PacketBroken(f"a packet of tasks was larger than {PACKET_BYTES_MAX} bytes")
             packet = unpack(view[:count])
             if ancillary:
