@@ -101,7 +101,7 @@ class Auditor:
 
     def given_back(self, call: Call) -> None:
         """A call waits in its client again."""
-        self.demand(not call.executions or call.retries, f"call {call.number} was given back and has started")
+        self.demand(not call.executions, f"call {call.number} was given back and has started")
 
     def printed(self, client: ClientParty, number: int, text: bytes) -> None:
         """A user sees what a task has written."""

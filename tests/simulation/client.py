@@ -20,6 +20,9 @@ from simulation.parties import Peer
 if TYPE_CHECKING:
     from simulation.world import World
 
+ANSWER_S = 200.0
+"""Whatever happens, a recall is answered in this time: when the network is back, and who is lost is given up."""
+
 
 @dataclass
 class Wishes:
@@ -60,6 +63,7 @@ class ClientParty(Peer):
         self._asked: dict[Call, float] = {}
         """Calls whose cancelling waits for an answer, and when it stops to."""
         self._request: int | None = None
+        self._requested_at = 0.0
         self._wants_request = False
         self._hold_until = 0.0
         self._wakes_at: float | None = None
@@ -124,7 +128,10 @@ class ClientParty(Peer):
         if self._wants_request and self._request is None:
             self._wants_request = False
             self._request, recall = self.core.recall(now)
+            self._requested_at = now
             self._perform(recall)
+        if self._request is not None and now > self._requested_at + ANSWER_S:
+            self.world.auditor.fault(f"{self.name} has called its tasks back and gets no answer")
         while self.queue and now >= self._hold_until and self.core.room[0] > 0:
             self._send_some(now)
         deadline = self.core.next_deadline()

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgpack
+
 from netfutures.wire import MESSAGES, ClientHello, Envelope, WorkerHello, encode
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class Connection:
         if hostility.drop and timeline.chance(hostility.drop):
             network.drops += 1
             network.excuse(self.peer, "a message was dropped")
-            timeline.trace(self.peer.name, f"dropped {describe(frames)}")
+            timeline.trace(self.peer.name, "dropped", frames[0])
             return
         delay_s = hostility.latency_s * (0.5 + timeline.random.random())
         if hostility.spike and timeline.chance(hostility.spike):
@@ -174,13 +176,11 @@ def freeze(frames: list[bytes | bytearray | memoryview]) -> list[bytes]:
     return [bytes(frame) for frame in frames]
 
 
-def describe(frames: list[bytes]) -> str:
+def describe(header: bytes) -> str:
     """The kind and the numbers of an encoded message, for the trace."""
-    import msgpack
-
     try:
         unpacker = msgpack.Unpacker()
-        unpacker.feed(frames[0])
+        unpacker.feed(header)
         unpacker.read_array_header()
         kind, connection, sequence, acknowledged = (unpacker.unpack() for _ in range(4))
         return f"{MESSAGES[kind].__name__} {connection}.{sequence}/{acknowledged}"

@@ -12,7 +12,7 @@ from netfutures_worker.core import commands as worker_commands
 from netfutures_worker.core.state import Identity
 from netfutures_worker.core.supervisor import Supervisor
 from simulation.child import Child, Packet, Said, Store
-from simulation.network import Connection, describe
+from simulation.network import Connection
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -81,7 +81,7 @@ class Party:
         received = []
         for _ in range(min(len(self.inbox), self.world.messages_per_turn)):
             route, frames = self.inbox.popleft()
-            self.timeline.trace(self.name, f"< {describe(frames) if self.world.is_shown else ''}", frames[0])
+            self.timeline.trace(self.name, "<", frames[0])
             try:
                 received.append((route, decode(frames)))
             except RemoteProtocolError as error:

@@ -10,7 +10,7 @@ from typing import Any
 class Timeline:
     """The only clock of a simulated world; nothing in it ever asks for another one."""
 
-    def __init__(self, seed: int, show: Callable[[str], None] | None = None) -> None:
+    def __init__(self, seed: int, show: Callable[[str, bytes], object]) -> None:
         self.random = Random(seed)
         self.now = 0.0
         self.steps = 0
@@ -42,11 +42,10 @@ class Timeline:
         return self.random.random() < probability
 
     def trace(self, who: str, what: str, content: bytes = b"") -> None:
-        """A line of the trace; the content goes into its hash only."""
+        """A line of the trace, with what was received."""
         line = f"{self.now:.6f} {who} {what}"
         self._hash.update(line.encode() + content)
-        if self._show is not None:
-            self._show(line)
+        self._show(line, content)
 
     @property
     def trace_hash(self) -> str:

@@ -14,7 +14,7 @@ from simulation.calls import Call
 from simulation.child import Nature
 from simulation.client import ClientParty, Wishes
 from simulation.faults import Nemesis
-from simulation.network import Network
+from simulation.network import Network, describe
 from simulation.parties import BrokerParty, WorkerParty
 from simulation.timeline import Timeline
 from simulation.users import Users
@@ -32,15 +32,15 @@ class World:
 
     def __init__(self, seed: int, show: Callable[[str], None] | None = None) -> None:
         self.seed = seed
-        self.last_lines: deque[str] = deque(maxlen=LINES_KEPT)
-        self.is_shown = show is not None
-        self.timeline = Timeline(seed, show or self.last_lines.append)
+        self._last: deque[tuple[str, bytes]] = deque(maxlen=LINES_KEPT)
+        self._show = show
+        self.timeline = Timeline(seed, self._keep_line)
         random = self.timeline.random
         self.network = Network(self.timeline)
         self.nature = Nature(
             exact=random.random() < 0.85,
             start_s=random.choice((0.003, 0.003, 0.1)),
-            hangs_at_end=random.choice((0, 0, 0.1)),
+            hangs_at_end=random.choice((0, 0, 0.02)),
         )
         self.dooms: dict[int, float] = {}
         """Executions in which the child dies, and how far they come."""
@@ -83,6 +83,11 @@ class World:
         """Clients whose process lives and whose session is not over."""
         return [client for client in self.clients if client.is_alive and not client.has_ended]
 
+    def _keep_line(self, line: str, received: bytes) -> None:
+        self._last.append((line, received))
+        if self._show is not None:
+            self._show(told(line, received))
+
     # What may be said of losses.
 
     def check_loss(self, certificate: dict[str, Any]) -> None:
@@ -121,7 +126,7 @@ class World:
             raise Fault(self._told(f"{type(error).__name__} in {place_of(error)}: {error}")) from error
 
     def _told(self, what: str) -> str:
-        lines = "\n".join(self.last_lines)
+        lines = "\n".join(told(*kept_line) for kept_line in self._last)
         return f"seed {self.seed}: {what}\nShown in full by: python -m tests.simulation --show {self.seed}\n{lines}"
 
     def _run_until(self, is_over: Callable[[], bool], limit_s: float) -> None:
@@ -153,7 +158,9 @@ class World:
         for client in self.clients:
             if client.is_alive or client.has_ended:
                 pending = [call for call in client.calls if call.end is None]
-                auditor.demand(not pending, f"{len(pending)} calls of {client.name} never end: {describe(pending[:3])}")
+                auditor.demand(
+                    not pending, f"{len(pending)} calls of {client.name} never end: {described(pending[:3])}"
+                )
                 auditor.demand(client.has_ended, f"{client.name} has said goodbye and was not answered")
 
     def _check_nothing_is_left(self) -> None:
@@ -194,6 +201,11 @@ class World:
         }
 
 
+def told(line: str, received: bytes) -> str:
+    """A line of the trace as people read it."""
+    return f"{line} {describe(received)}" if received else line
+
+
 def place_of(error: Exception) -> str:
     """The function that raised, and who called it."""
     frames = traceback.extract_tb(error.__traceback__)[-3:]
@@ -205,7 +217,7 @@ def kept(owner: object, *names: str) -> dict[str, object]:
     return {name: getattr(owner, name) for name in names if getattr(owner, name)}
 
 
-def describe(calls: list[Call]) -> str:
+def described(calls: list[Call]) -> str:
     """Calls, for the message of a fault."""
     return "; ".join(
         f"call {call.number} (handed over: {call.is_handed_over}, runs:"
