@@ -50,12 +50,13 @@ class Conversation:
 
     def stamp(self, batch: bool = False) -> tuple[int, int, int]:
         """Numbers of the next message to send; it acknowledges everything received so far."""
-        self.sent += 1
+        self.sent = sent = self.sent + 1
         if batch:
-            self.unacknowledged.append(self.sent)
-        self.owed_batches = 0
-        self.owed_since = None
-        return self.connection, self.sent, self.received
+            self.unacknowledged.append(sent)
+        if self.owed_batches:
+            self.owed_batches = 0
+            self.owed_since = None
+        return self.connection, sent, self.received
 
     def accept(self, connection: int, sequence: int, acknowledged: int) -> Verdict:
         """Takes the numbers of a received message; after `Verdict.FRESH` they are noted."""

@@ -18,7 +18,8 @@ class Line:
 
     def envelope(self, message: Message, *, batch: bool = False) -> Envelope:
         """The message with the next numbers of this line."""
-        return Envelope(*self.conversation.stamp(batch), message)
+        connection, sequence, acknowledged = self.conversation.stamp(batch)
+        return Envelope(connection, sequence, acknowledged, message)
 
     def is_beat_due(self, now: float) -> bool:
         """Whether a beat has to go; noted as gone if so."""
@@ -31,4 +32,4 @@ class Line:
     def deadline(self) -> float:
         """When something has to be sent even if nothing happens."""
         owed_at = self.conversation.acknowledge_at
-        return self.beat_at if owed_at is None else min(self.beat_at, owed_at)
+        return owed_at if owed_at is not None and owed_at < self.beat_at else self.beat_at

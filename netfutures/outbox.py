@@ -33,6 +33,9 @@ class Outbox(Generic[Item]):
         """
         waiting = self.waiting
         items = [waiting.popleft()]
+        if not waiting:
+            self.sent.append((sequence, items))
+            return items
         tasks, size_bytes = sizes(items[0])
         kind = type(items[0])
         while tasks and waiting and type(waiting[0]) is kind and size_bytes < BATCH_BYTES_MAX:

@@ -83,8 +83,10 @@ class StreamLink:
 
     def receive(self) -> Received | None:
         """The next envelope, or None when there is none now."""
-        if self._start == self._end and not self._is_readable:
-            return None
+        if self._start == self._end:
+            if not self._is_readable:
+                return None
+            self._read()
         while True:
             frames = self._take_frames()
             if frames is not None:
@@ -102,9 +104,10 @@ class StreamLink:
 
     def _read(self) -> None:
         """One read; a short one has emptied the socket, and the next edge will say when there is more."""
-        room = len(self._buffer) - self._end
+        end = self._end
+        room = len(self._buffer) - end
         try:
-            count = self._socket.recv_into(self._view[self._end :])
+            count = self._socket.recv_into(self._view[end:] if end else self._buffer)
         except BlockingIOError:
             count = 0
         except OSError:
@@ -122,6 +125,9 @@ class StreamLink:
         count, first = _ONE_FRAME.unpack_from(self._buffer, start)
         if not 0 < count <= FRAMES_MAX:
             raise BadMessage(self._route, f"a message of {count} frames")
+        if count == 1 and _ONE_FRAME.size + first <= available:
+            begin = start + _ONE_FRAME.size
+            return self._taken([bytes(self._view[begin : begin + first])], begin + first)
         head = _NUMBER.size * (count + 1)
         if count == 1:
             sizes = [first]
@@ -141,9 +147,14 @@ class StreamLink:
         for size in sizes:
             frames.append(bytes(self._view[at : at + size]))
             at += size
-        self._start = at
+        return self._taken(frames, at)
+
+    def _taken(self, frames: list[memoryview | bytes], at: int) -> list[memoryview | bytes]:
+        """These frames are out of the buffer, up to `at`."""
         if at == self._end:
             self._start = self._end = 0
+        else:
+            self._start = at
         return frames
 
     def _make_room(self, size_bytes: int) -> None:

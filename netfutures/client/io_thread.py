@@ -25,7 +25,7 @@ from .core.session import Session
 from .delivery import Delivery
 from .embedded import Embedded, StartFailed
 from .functions import Function, FunctionTable
-from .future import Future, fail, mark_running, release_waiters, settle, take_for_sending
+from .future import Future, cancel_returned, fail, mark_running, release_waiters, settle, take_for_sending
 from .recalls import Asked, Recalls
 
 log = logging.getLogger(__name__)
@@ -208,8 +208,9 @@ class IOThread:
                 self._perform(session.give_up({"note": f"the broker broke the protocol: {error}"}), now)
         if self._asked or self._recalls.wants_request or self._wants_cancel_all:
             self._take_cancels(now)
-        while self.queue and self._may_send():
-            self._send_some(now)
+        if self.queue and now >= self._recalls.hold_until:
+            while self.queue and self._send_some(now):
+                pass
         deadline = session.next_deadline()
         if deadline is not None and now >= deadline:
             self._perform(session.wake(now), now)
@@ -234,10 +235,12 @@ class IOThread:
 
     # Sending.
 
-    def _send_some(self, now: float) -> None:
-        """One message of tasks: futures of the queue, in runs of the same function."""
+    def _send_some(self, now: float) -> bool:
+        """One message of tasks: futures of the queue, in runs of one function each; False if there is no room."""
         session = self._session
         tasks, size_bytes = session.room
+        if not tasks:
+            return False
         futures = take_for_sending(
             self.queue, min(tasks, BATCH_TASKS_MAX), min(size_bytes, BATCH_BYTES_MAX), session.ledger.next_number
         )
@@ -247,8 +250,9 @@ class IOThread:
             calls = list(group)
             runs.append(CallRun(self._digest_of(function, blobs), None, calls, [call._payload for call in calls]))
         if runs:
-            self._perform(session.submit(blobs, runs, now), now)
+            session.submit(blobs, runs, now)
             self._perform(session.flush(now), now)
+        return True
 
     def _digest_of(self, function: Function, blobs: list[Blob]) -> bytes:
         digest = function.digest
@@ -263,14 +267,17 @@ class IOThread:
         recalls = self._recalls
         if self._wants_cancel_all and not recalls.cancels_all:
             recalls.cancels_all = True
-            while self.queue:
-                self.queue.popleft().cancel()
+            self._cancel_queue()
             if self._session.ledger.awaited:
                 self._request_recall(now)
         while self._asked:
-            recalls.add(self._asked.popleft(), now)
+            self._deliver_callbacks(recalls.add(self._asked.popleft(), now))
         if recalls.wants_request:
             self._request_recall(now)
+
+    def _cancel_queue(self) -> None:
+        cancelled = [self.queue.popleft() for _ in range(len(self.queue))]
+        self._deliver_callbacks([future for future in cancelled if cancel_returned(future)])
 
     def _request_recall(self, now: float) -> None:
         request, commands = self._session.recall(now)
@@ -292,15 +299,18 @@ class IOThread:
                 case Print(number, stream, text):
                     self._delivery.put_output(number, stream, text)
                 case GiveBack(_, calls, is_last):
-                    with_callbacks = self._recalls.returned(calls, is_last, now)
-                    if with_callbacks:
-                        self._delivery.put_callbacks(with_callbacks)
+                    self._deliver_callbacks(self._recalls.returned(calls, is_last, now))
                 case Break(certificate, calls):
                     self._break(certificate, calls)
                 case Connected():
                     pass  # What waits in the queue goes in this turn.
                 case Ended():
                     self.has_ended = True
+
+    def _deliver_callbacks(self, futures: list[Future[Any]]) -> None:
+        """Users' callbacks never run on this thread."""
+        if futures:
+            self._delivery.put_callbacks(futures)
 
     def _settle(self, first: int, calls: Any, outcomes: Any) -> None:
         pending_output = self._delivery.pending_output
@@ -362,7 +372,7 @@ class IOThread:
         self.has_ended = True
         self._fail_queue()
         while self._asked:
-            self._recalls.add(self._asked.popleft(), clock())
+            self._deliver_callbacks(self._recalls.add(self._asked.popleft(), clock()))
         self._recalls.give_up()
         release_waiters()
         if self._link is not None:

@@ -49,13 +49,19 @@ class Recalls:
         """Whether a request has to be sent."""
         return self.request is None and bool(self._next)
 
-    def add(self, asked: Asked, now: float) -> None:
-        """Somebody asks; what waits in the client already is answered at once."""
+    def add(self, asked: Asked, now: float) -> list[Future[Any]]:
+        """Somebody asks; what waits in the client already is answered at once.
+
+        Returns the future if somebody has to run its callbacks.
+        """
         self._hold(now)
-        if asked.future._number is None or asked.future.done():
-            self._cancel_here(asked)
-        else:
+        future = asked.future
+        if future._number is not None and not future.done():
             self._next.append(asked)
+            return []
+        has_callbacks = not future.done() and not asked.is_abandoned and cancel_returned(future)
+        asked.reply(future.cancelled())
+        return [future] if has_callbacks else []
 
     def sent(self, request: int) -> None:
         """The request is on its way."""
@@ -88,9 +94,6 @@ class Recalls:
                 if cancelled or (is_last and waiting is self._asked) or asked.future.done():
                     waiting.remove(asked)
                     asked.reply(cancelled)
-
-    def _cancel_here(self, asked: Asked) -> None:
-        asked.reply(asked.future.cancelled() or (not asked.is_abandoned and asked.future.cancel()))
 
     def give_up(self) -> None:
         """There is nobody to ask any more."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from netfutures.fields import Dispatched
 from netfutures.limits import SUSPECT_AFTER_S
 from netfutures.line import Line
-from netfutures.ranges import HELD, OVER, parts_of
+from netfutures.ranges import HELD, KEPT, OVER, parts_of
 
 from .run import Dispatch
 
@@ -66,6 +66,11 @@ class WorkerRecord:
 
     def release(self, dispatch: Dispatch, offset: int, count: int) -> None:
         """The client has these outcomes: the worker will be told."""
+        if count == dispatch.count == dispatch.marks.count(KEPT):
+            self.released.append((dispatch.base, 0, count))
+            del self.dispatches[dispatch.base]
+            dispatch.end(0, count)
+            return
         for start, length in dispatch.kept_parts(offset, count):
             self.released.append((dispatch.base, start, length))
             self._end(dispatch, start, length)

@@ -157,7 +157,7 @@ class Session:
         return (tasks, size_bytes) if tasks > 0 and size_bytes > 0 else (0, 0)
 
     def submit(self, blobs: list[Blob], runs: list[CallRun], now: float) -> list[Command]:
-        """Sends calls, which are numbered from `ledger.next_number` on; within `room`."""
+        """Takes calls, which are numbered from `ledger.next_number` on; within `room`. They leave with `flush`."""
         assert self._epoch is not None
         submitted: list[SubmittedRun] = []
         for run in runs:

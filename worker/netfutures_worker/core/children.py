@@ -33,7 +33,7 @@ def on_results(state: WorkerState, slot: Slot, first: int, outcomes: list[Any], 
     if microseconds:
         session = slot.session
         assert session is not None
-        session.functions[packet.work.digest].measure(microseconds / 1e6 / packet.done)
+        session.measure(packet.work.digest, microseconds / 1e6 / packet.done)
     _finish(state, packet.work, offset, outcomes)
     if packet.done == packet.count and not packet.cut:
         slot.packets.popleft()

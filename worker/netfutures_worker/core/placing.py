@@ -16,9 +16,7 @@ PAYLOAD_HEAD_BYTES = 5
 def place(state: WorkerState, now: float) -> None:
     """Gives every slot what it can take; sessions take turns."""
     for session in list(state.turns):
-        if session.closing or not session.is_prepared:
-            continue
-        if session.queue:
+        if session.queue and not session.closing and session.is_prepared:
             _place_session(state, session, now)
         if not session.queue:
             _move_stuck(state, session)

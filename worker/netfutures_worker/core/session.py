@@ -43,7 +43,16 @@ class Function:
 class WorkerSession:
     """One session, as this worker knows it."""
 
-    __slots__ = ("closing", "functions", "identity", "initializer", "queue", "queued_tasks", "settings")
+    __slots__ = (
+        "closing",
+        "functions",
+        "identity",
+        "initializer",
+        "queue",
+        "queued_tasks",
+        "recent_estimate_s",
+        "settings",
+    )
 
     def __init__(self, identity: bytes, settings: dict[str, Any], initializer: Given | None) -> None:
         self.identity = identity
@@ -52,6 +61,8 @@ class WorkerSession:
         self.functions: dict[bytes, Function] = {}
         self.queue: deque[Work] = deque()
         self.queued_tasks = 0
+        self.recent_estimate_s: float | None = None
+        """How long tasks take of the function that was measured last."""
         self.closing = False
 
     def learn(self, digest: bytes, payload: Given, keep: bool) -> Function:
@@ -60,6 +71,12 @@ class WorkerSession:
         if function is None:
             function = self.functions[digest] = Function(len(self.functions) + 1, digest, payload, keep)
         return function
+
+    def measure(self, digest: bytes, seconds: float) -> None:
+        """A task of this function has taken so long."""
+        function = self.functions[digest]
+        function.measure(seconds)
+        self.recent_estimate_s = function.estimate_s
 
     def put(self, work: Work) -> None:
         """Tasks that wait for a slot."""

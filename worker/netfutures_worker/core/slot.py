@@ -27,9 +27,13 @@ class Event(Enum):
     """What can happen to a slot."""
 
     START = "start"
+    """A child is asked for."""
     PREPARED = "prepared"
+    """The child says that it takes tasks."""
     END = "end"
+    """The child is told to end, or killed."""
     EXITED = "exited"
+    """The child is dead."""
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {

@@ -119,11 +119,11 @@ class WorkerState:
         wanted = 0
         slots = len(self.slots)
         for session in self.sessions.values():
-            for function in session.functions.values():
-                if function.estimate_s is not None:
-                    ahead = WORKER_CREDIT_SECONDS / max(function.estimate_s, 1e-6)
-                    wanted = max(wanted, min(int(ahead), WORKER_CREDIT_TASKS_MAX))
-        return slots * (2 + wanted)
+            if session.recent_estimate_s is not None:
+                ahead = int(WORKER_CREDIT_SECONDS / max(session.recent_estimate_s, 1e-6))
+                if ahead > wanted:
+                    wanted = ahead
+        return slots * (2 + min(wanted, WORKER_CREDIT_TASKS_MAX))
 
     def children_of(self, session: WorkerSession) -> list[Slot]:
         """The slots whose child serves this session."""
