@@ -13,7 +13,7 @@ from benchmarks.calls import nothing
 from benchmarks.measure import Row, median_text, percentile, ratio, report, slots
 
 SUBMITTED = 100_000
-MAPPED = 30_000
+MAPPED = 20_000
 ROUND_TRIPS = 600
 WARM_UP = 200
 
