@@ -142,7 +142,7 @@ def _prepare(initializer: Buffer | None, extra: dict[str, Any] | None, outgoing:
     exact = kernel.join_barriers()
     extra = extra or {}
     sys.path[:] = extra.get("sys_path", sys.path)
-    sys.argv[:] = extra.get("argv", [""])
+    sys.argv[:] = extra.get("argv", sys.argv)
     stage = OURS
     if initializer is not None:
         try:
