@@ -71,7 +71,9 @@ def open_screen(stream: TextIO) -> Screen:
     except ImportError:
         stream.write("The progress bar needs the package rich, which is missing: pip install 'netfutures[demo]'\n")
         return PlainScreen(stream, tells_progress=True)
-    return RichScreen(Console(file=stream, highlight=False))
+    console = Console(file=stream, highlight=False)
+    # Ctrl-C is echoed as two characters behind the bar. Without room for them the bar would be drawn on a new line.
+    return RichScreen(console, Console(file=stream, width=max(1, min(console.width, TEXT_COLUMNS_MAX) - 3)))
 
 
 class PlainScreen:
@@ -90,7 +92,7 @@ class PlainScreen:
             nonlocal done_files, done_bytes, told_tenths
             done_files += 1
             done_bytes += size_bytes
-            tenths = 10 if done_files == files else min(9, 10 * done_bytes // max(total_bytes, 1))
+            tenths = _percent(done_files, files, done_bytes, total_bytes) // 10
             if tenths > told_tenths and self._tells_progress:
                 told_tenths = tenths
                 line = f"{label:<{LABEL_COLUMNS}} {tenths * 10:>3} %   {done_files:,} of {files:,} files\n"
@@ -107,6 +109,11 @@ class PlainScreen:
         self._stream.flush()
 
 
+def _percent(done_files: int, files: int, done_bytes: int, total_bytes: int) -> int:
+    """How much of the bytes is done; all of it only when every file is."""
+    return 100 if done_files == files else min(99, 100 * done_bytes // max(total_bytes, 1))
+
+
 def _plain_table(table: Table) -> list[str]:
     rows = [table.header, *table.rows] if table.header else table.rows
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -120,8 +127,9 @@ def _plain_table(table: Table) -> list[str]:
 class RichScreen:
     """A terminal with rich: bars that move, tables that fit its width."""
 
-    def __init__(self, console: "Console") -> None:
+    def __init__(self, console: "Console", for_bars: "Console") -> None:
         self._console = console
+        self._for_bars = for_bars
 
     @contextmanager
     def track(self, label: str, files: int, total_bytes: int) -> Iterator[Advance]:
@@ -132,20 +140,22 @@ class RichScreen:
         progress = Progress(
             TextColumn(f"  {{task.description:<{LABEL_COLUMNS}}}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[percent]:>3} %"),
             TextColumn(f"[cyan]{{task.fields[done]:>{width},}}[/] of {files:,} files"),
             TimeElapsedColumn(),
-            console=self._console,
-            expand=self._console.width < TEXT_COLUMNS_MAX,
+            console=self._for_bars,
+            expand=True,
             refresh_per_second=REFRESH_PER_S,
         )
-        task = progress.add_task(label, total=max(total_bytes, 1), done=0)
-        done_files = 0
+        task = progress.add_task(label, total=max(total_bytes, 1), done=0, percent=0)
+        done_files = done_bytes = 0
 
         def advance(size_bytes: int) -> None:
-            nonlocal done_files
+            nonlocal done_files, done_bytes
             done_files += 1
-            progress.update(task, advance=size_bytes, done=done_files)
+            done_bytes += size_bytes
+            percent = _percent(done_files, files, done_bytes, total_bytes)
+            progress.update(task, completed=done_bytes, done=done_files, percent=percent)
 
         with progress:
             yield advance
