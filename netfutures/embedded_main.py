@@ -4,6 +4,7 @@ It is started by `netfutures.client.embedded` with an inherited socket, over whi
 as long as its client does, which it watches by pidfd, and takes all its children with it.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -95,6 +96,7 @@ class _Cluster:
         broker, worker, link, poller = self._broker, self._worker, self._client_link, self._poller
         self._channel.send(READY)
         worker.connect()
+        gc.freeze()  # What is loaded stays: collections need not look at it again.
         while not self._is_over or worker.core.has_children:
             if worker.is_ready():
                 worker.step()

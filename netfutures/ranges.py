@@ -12,11 +12,10 @@ OVER = 0
 
 def parts_of(marks: bytearray, mark: int, start: int, stop: int) -> list[tuple[int, int]]:
     """The stretches (start, count) of `marks[start:stop]` that consist of `mark`; a peer may have named any stop."""
+    count = stop - start
+    if marks.count(mark, start, stop) == count > 0:
+        return [(start, count)]
     stop = min(stop, len(marks))
-    if start >= stop:
-        return []
-    if marks.count(mark, start, stop) == stop - start:
-        return [(start, stop - start)]
     found: list[tuple[int, int]] = []
     while True:
         start = marks.find(mark, start, stop)

@@ -141,6 +141,7 @@ class Roster:
         for worker in self._workers.values():
             if worker.is_usable(now):
                 usable += 1
+                # A product instead of two quotients.
                 if best is None or worker.room_tasks * best.slots > best.room_tasks * worker.slots:
                     best = worker
         return best, usable

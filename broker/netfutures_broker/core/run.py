@@ -7,6 +7,9 @@ from netfutures.ranges import HELD, KEPT, parts_of
 
 from .task import Event, advance
 
+_HELD_MARK = bytes([HELD])
+_KEPT_MARK = bytes([KEPT])
+
 
 class Run:
     """Consecutive tasks of one session that call the same function with the same options, as they were submitted."""
@@ -56,7 +59,7 @@ class Dispatch:
         self.count = count
         self.session = session
         self.worker = worker
-        self.marks = bytearray([HELD]) * count
+        self.marks = bytearray(_HELD_MARK) * count
         self.open_count = count
 
     @property
@@ -74,7 +77,7 @@ class Dispatch:
 
     def finish(self, offset: int, count: int) -> None:
         """The worker finished these tasks and keeps their outcomes."""
-        self.marks[offset : offset + count] = bytes([KEPT]) * count
+        self.marks[offset : offset + count] = _KEPT_MARK * count
 
     def end(self, offset: int, count: int) -> None:
         """This dispatch is over for these tasks."""

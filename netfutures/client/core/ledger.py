@@ -70,7 +70,7 @@ class Ledger:
         segment.left -= count
         self.awaited -= count
         if segment.left == 0:
-            at = bisect_right(self._firsts, segment.first) - 1
+            at = 0 if self._segments[0] is segment else bisect_right(self._firsts, segment.first) - 1
             del self._segments[at], self._firsts[at]
         return calls
 

@@ -54,7 +54,7 @@ from .commands import (
     Settle,
     Statistics,
 )
-from .ledger import CallRun, Ledger
+from .ledger import CallRun, Ledger, Segment
 
 
 class SessionIdentity(NamedTuple):
@@ -362,13 +362,16 @@ class Session:
         if Reference in set(map(type, outcomes)):
             self._pull_large(first, outcomes)
             return
-        self._settle(first, outcomes)
+        self._settle_in(segment, first, outcomes)
 
     def _settle(self, first: int, outcomes: list[Payload]) -> None:
         segment = self.ledger.segment_of(first)
         if segment is None:
             self._stale_outcomes += len(outcomes)
-            return
+        else:
+            self._settle_in(segment, first, outcomes)
+
+    def _settle_in(self, segment: Segment, first: int, outcomes: list[Payload]) -> None:
         offset, count = first - segment.first, len(outcomes)
         calls = self.ledger.close(segment, offset, count)
         if calls is None:
