@@ -65,9 +65,9 @@ class _Cluster:
     """Broker and worker, their links, and the loop."""
 
     def __init__(self, setup: dict[str, Any], zygote: Any, channel: socket.socket, client_fd: int) -> None:
+        from netfutures.link import Link, LocalLink
         from netfutures.poller import Poller
         from netfutures.stream import StreamLink
-        from netfutures.transport import Link, LocalLink
         from netfutures_broker.core.scheduler import Scheduler
         from netfutures_broker.shell import BrokerShell
         from netfutures_worker.core.state import Identity

@@ -1,6 +1,6 @@
 """A link over a connected Unix socket, for two processes of which one has started the other.
 
-It has the same methods as the links of `netfutures.transport`. The socket was inherited: it has no name, nobody else
+It has the methods of every link (see `netfutures.link`). The socket was inherited: it has no name, nobody else
 can connect to it, and it leaves no file. Each message is a head (the number of its frames, then their sizes, as
 unsigned 32-bit numbers, little endian) and its frames. The descriptor is to be watched edge-triggered.
 """
@@ -11,7 +11,7 @@ from collections import deque
 from typing import Final
 
 from netfutures.limits import FRAMES_MAX, STREAM_BYTES_MAX
-from netfutures.transport import BadMessage, Received
+from netfutures.link import BadMessage, Received
 from netfutures.wire import Envelope, RemoteProtocolError, decode_trusted, encode
 
 _NUMBER: Final = struct.Struct("<I")
@@ -28,6 +28,10 @@ class StreamLink:
         self._route = route
         self.fd = connected.fileno()
         self._is_readable = True
+        self._is_partial = False
+        """What the buffer holds is not a whole message."""
+        self.has_ended = False
+        """The other side has closed its end, or is dead."""
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._start = 0
@@ -36,7 +40,7 @@ class StreamLink:
 
     def mark_readable(self) -> None:
         """The poller says that there is something to read, or room to write."""
-        self._is_readable = True
+        self._is_readable = not self.has_ended
         if self._unsent:
             self._send_rest()
 
@@ -61,7 +65,7 @@ class StreamLink:
         except BlockingIOError:
             sent = 0
         except OSError:
-            return  # The other side is dead, which its pidfd says better.
+            return  # The other side is dead, as reading will tell.
         for part in parts:
             if sent < len(part):
                 self._unsent.append(memoryview(part)[sent:])
@@ -82,7 +86,10 @@ class StreamLink:
             unsent.clear()  # As above.
 
     def receive(self) -> Received | None:
-        """The next envelope, or None when there is none now."""
+        """The next envelope, or None when there is none now.
+
+        Raises `BadMessage` for what is no message; after a head that makes no sense the link is at its end.
+        """
         if self._start == self._end:
             if not self._is_readable:
                 return None
@@ -95,12 +102,13 @@ class StreamLink:
                 except RemoteProtocolError as error:
                     raise BadMessage(self._route, str(error)) from None
             if not self._is_readable:
+                self._is_partial = True
                 return None
             self._read()
 
     def is_ready(self) -> bool:
         """Whether `receive` may have something."""
-        return self._is_readable or self._end - self._start > _ONE_FRAME.size
+        return self._is_readable or (self._end != self._start and not self._is_partial)
 
     def _read(self) -> None:
         """One read; a short one has emptied the socket, and the next edge will say when there is more."""
@@ -108,13 +116,24 @@ class StreamLink:
         room = len(self._buffer) - end
         try:
             count = self._socket.recv_into(self._view[end:] if end else self._buffer)
+            self.has_ended = self.has_ended or count == 0
         except BlockingIOError:
             count = 0
         except OSError:
-            count = 0  # The other side is dead, which its pidfd says better.
+            count = 0
+            self.has_ended = True
         self._end += count
+        self._is_partial = False
         if count < room:
             self._is_readable = False
+
+    def _give_up(self, why: str) -> BadMessage:
+        """The stream makes no sense any more: nothing more is read, and the other side sees its end."""
+        self._start = self._end = 0
+        self._is_readable = False
+        self.has_ended = True
+        self._socket.shutdown(socket.SHUT_RDWR)
+        return BadMessage(self._route, why)
 
     def _take_frames(self) -> list[memoryview | bytes] | None:
         """The frames of the next message if all of it is here; else makes room for the rest of it."""
@@ -124,7 +143,7 @@ class StreamLink:
             return None
         count, first = _ONE_FRAME.unpack_from(self._buffer, start)
         if not 0 < count <= FRAMES_MAX:
-            raise BadMessage(self._route, f"a message of {count} frames")
+            raise self._give_up(f"a message of {count} frames")
         if count == 1 and _ONE_FRAME.size + first <= available:
             begin = start + _ONE_FRAME.size
             return self._taken([bytes(self._view[begin : begin + first])], begin + first)
@@ -138,7 +157,7 @@ class StreamLink:
             sizes = list(struct.unpack_from(f"<{count}I", self._buffer, start + _NUMBER.size))
         total = head + sum(sizes)
         if total > STREAM_BYTES_MAX:
-            raise BadMessage(self._route, f"a message of {total} bytes")
+            raise self._give_up(f"a message of {total} bytes")
         if available < total:
             self._make_room(total)
             return None

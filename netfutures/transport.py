@@ -1,31 +1,20 @@
-"""The only file that knows ZeroMQ: links that carry envelopes, with keys where others could listen.
+"""The only file that knows ZeroMQ: links (see `netfutures.link`) over it, with keys where others could listen.
 
-A link has four methods, `send`, `receive`, `is_ready` and `close`, and a descriptor to wait on. ZeroMQ's descriptor is
-edge-triggered, and a send may swallow the edge: so `is_ready` is asked after the last send and before each sleep.
+ZeroMQ's descriptor is edge-triggered, and a send may swallow the edge: so `is_ready` is asked after the last send and
+before each sleep.
 Each socket belongs to one thread; each process has a context of its own, made after its last fork.
 """
 
 import random
-from collections import deque
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import zmq
 
 from netfutures.limits import MESSAGE_BYTES_MAX, RECONNECT_INTERVAL_MS_MAX, RECONNECT_INTERVAL_MS_MIN
+from netfutures.link import BadMessage, Received, Unreachable
 from netfutures.wire import Envelope, RemoteProtocolError, decode, encode
 
 _READABLE = int(zmq.POLLIN)
-
-
-class Unreachable(Exception):
-    """The route is dead: what was sent on it lately may be lost."""
-
-
-class Received(NamedTuple):
-    """An envelope and the route that it came on."""
-
-    route: bytes
-    envelope: Envelope
 
 
 class KeyPair(NamedTuple):
@@ -41,34 +30,6 @@ class KeyPair(NamedTuple):
 def new_key_pair() -> KeyPair:
     """A fresh CURVE key pair."""
     return KeyPair(*zmq.curve_keypair())
-
-
-class Link(Protocol):
-    """What carries envelopes between a shell and the others."""
-
-    def send(self, route: bytes, envelope: Envelope) -> None:
-        """Sends; never blocks. Raises `Unreachable` when the route is known to be dead."""
-
-    def receive(self) -> Received | None:
-        """The next envelope, or None when there is none now.
-
-        Raises `BadMessage` for one that cannot be understood.
-        """
-
-    def is_ready(self) -> bool:
-        """Whether `receive` has something; to be asked before each sleep."""
-
-    def close(self) -> None:
-        """Gives the link up; what was sent and not yet written may be lost."""
-
-
-class BadMessage(Exception):
-    """A peer sent what is no message of the protocol."""
-
-    def __init__(self, route: bytes, why: str) -> None:
-        super().__init__(why)
-        self.route = route
-        self.why = why
 
 
 class _Socket:
@@ -176,34 +137,3 @@ class RouterLink(_Socket):
             return Received(route, decode(frames))
         except RemoteProtocolError as error:
             raise BadMessage(route, str(error)) from None
-
-
-class LocalLink:
-    """One end of a link between two shells that run in one loop: nothing is encoded, nothing can be lost."""
-
-    def __init__(self, route: bytes) -> None:
-        self.route = route
-        self._incoming: deque[Received] = deque()
-        self._outgoing: deque[Received] = deque()
-
-    @classmethod
-    def pair(cls, route: bytes) -> tuple["LocalLink", "LocalLink"]:
-        """Both ends; `route` is how the one that routes names the other."""
-        one, other = cls(route), cls(route)
-        one._outgoing, other._outgoing = other._incoming, one._incoming
-        return one, other
-
-    def send(self, route: bytes, envelope: Envelope) -> None:
-        """Hands the envelope over."""
-        self._outgoing.append(Received(self.route, envelope))
-
-    def receive(self) -> Received | None:
-        """The next envelope of the other end."""
-        return self._incoming.popleft() if self._incoming else None
-
-    def is_ready(self) -> bool:
-        """Whether the other end has sent something."""
-        return bool(self._incoming)
-
-    def close(self) -> None:
-        """Nothing to give up."""

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from netfutures.transport import BadMessage, Link, Received, Unreachable
+from netfutures.link import BadMessage, Link, Received, Unreachable
 from netfutures.wire import Envelope, RemoteProtocolError
 
 from .core.commands import Command, Note, Send, SessionEnded

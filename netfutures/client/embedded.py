@@ -82,6 +82,13 @@ class Embedded:
             "signal": None if is_exit else status.si_status,
         }
 
+    def await_death(self) -> dict[str, Any] | None:
+        """What `reap` says, after a moment for it to die."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        poll.poll(1000)
+        return self.reap()
+
     def end(self, *, at_once: bool) -> None:
         """Waits for its end, which it was told of, or kills it; leaves nothing behind."""
         if self._channel is not None:

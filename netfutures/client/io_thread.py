@@ -197,15 +197,10 @@ class IOThread:
         """One turn: takes what has come, answers who asked, sends what waits."""
         link, session, now = self._link, self._session, clock()
         assert link is not None
-        for _ in range(FRAMES_PER_TURN_MAX):
-            received = link.receive()
-            if received is None:
-                break
-            self._broker_is_silent = False
-            try:
-                self._perform(session.receive(received.envelope, now), now)
-            except RemoteProtocolError as error:
-                self._perform(session.give_up({"note": f"the broker broke the protocol: {error}"}), now)
+        self._take_messages(now)
+        if link.has_ended and not self._is_leaving:
+            self._on_embedded_death()
+            return
         if self._asked or self._recalls.wants_request or self._wants_cancel_all:
             self._take_cancels(now)
         if self.queue and now >= self._recalls.hold_until:
@@ -350,16 +345,32 @@ class IOThread:
         self._deliver_failed(fail(futures, self._failure))
         release_waiters()
 
+    def _take_messages(self, now: float) -> None:
+        link, session = self._link, self._session
+        assert link is not None
+        for _ in range(FRAMES_PER_TURN_MAX):
+            received = link.receive()
+            if received is None:
+                return
+            self._broker_is_silent = False
+            try:
+                self._perform(session.receive(received.envelope, now), now)
+            except RemoteProtocolError as error:
+                self._perform(session.give_up({"note": f"the broker broke the protocol: {error}"}), now)
+
     def _on_embedded_death(self) -> None:
-        """The embedded process is dead: what it sent last is taken first."""
+        """The embedded process is dead, or has closed its end; what it sent last is taken first."""
         self._poller.unwatch(self._embedded.pidfd)
         if self._is_leaving:
             self.has_ended = True
             return
-        self.step()
-        certificate = self._embedded.reap() or {}
-        certificate["note"] = "the process of the embedded cluster died; all its children ended with it"
         now = clock()
+        self._take_messages(now)
+        certificate = self._embedded.await_death()
+        if certificate is None:
+            certificate = {"note": "the embedded cluster ended the connection to its client"}
+        else:
+            certificate["note"] = "the process of the embedded cluster died; all its children ended with it"
         self._perform(self._session.give_up(certificate), now)
 
     # The end.

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from netfutures.limits import CHUNK_BYTES_MAX
+from netfutures.link import BadMessage, Link
 from netfutures.poller import FIRST, Poller
-from netfutures.transport import BadMessage, Link
 from netfutures.wire import RemoteProtocolError
 
 from .channel import EXIT_REASONS, STDERR, STDOUT, Failed, HungUp, Output, Ready, Record, Results, Stopped

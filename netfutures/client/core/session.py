@@ -188,7 +188,9 @@ class Session:
         line = self._line
         if self._is_over or line is None:
             return []
-        if not self._is_welcome:
+        if now - self._heard_at >= self.identity.reconnect_timeout_s:
+            self._break({"note": f"nothing was heard of the broker for {now - self._heard_at:.0f} s"})
+        elif not self._is_welcome:
             if self._hello_at is not None and now >= self._hello_at:
                 self._say_hello(now)
         elif now - self._heard_at >= SUSPECT_AFTER_S:
