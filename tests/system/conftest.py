@@ -1,19 +1,15 @@
-"""What system tests share: a gate that holds tasks, a way to run scripts, and a folder of their own to run them in."""
+"""What system tests share: gates that hold tasks, and a way to run scripts."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import scripts
 from gates import Gate
-from programs import Ended, surroundings
-
-Script = Callable[..., Ended]
-SCRIPT_LIMIT_S = 45.0
 
 
 @pytest.fixture
@@ -38,21 +34,6 @@ def gate(make_gate: Callable[[], Gate]) -> Gate:
 
 
 @pytest.fixture
-def run_script(tmp_path: Path) -> Script:
+def run_script(tmp_path: Path) -> scripts.Script:
     """Runs a text as a script in a folder of its own, and returns what came of it."""
-
-    def run(text: str, *arguments: str, **environment: str) -> Ended:
-        path = tmp_path / "the_script.py"
-        path.write_text(text)
-        done = subprocess.run(
-            [sys.executable, str(path), *arguments],
-            cwd=tmp_path,
-            env=surroundings() | environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SCRIPT_LIMIT_S,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
-
-    return run
+    return partial(scripts.run, tmp_path)
