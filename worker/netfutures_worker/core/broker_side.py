@@ -9,7 +9,7 @@ from netfutures.line import Line
 from netfutures.ranges import HELD, KEPT
 from netfutures.wire import Chunk, Close, Finished, Lost, Need, Open, Output, Tasks, Welcome, WorkerHello
 
-from .commands import KillChild, Send
+from .commands import KillChild, Send, TakeBack
 from .placing import end_child
 from .session import WorkerSession
 from .slot import Event, Packet, Slot, State
@@ -164,23 +164,27 @@ def on_stale(state: WorkerState, dispatched: list[Dispatched]) -> None:
         if holding is None or offset + count > holding.count:
             continue
         state.end(holding, offset, count)
+        for key in [(holding.session, base + at) for at in range(offset, offset + count)]:
+            state.fetches.pop(key, None)
         for session in state.sessions.values():
-            stays = [part for work in session.drop_queue() for part in _current_parts(work)]
-            session.put_back(stays)
+            session.put_back([part for work in session.drop_queue() for part in work.current_parts()])
         for slot in state.slots:
-            if any(packet.work.holding is holding and _is_unwanted(packet) for packet in slot.packets):
-                _kill(state, slot)
-
-
-def _current_parts(work: Work) -> list[Work]:
-    holding = work.holding
-    return [work.part(at, at + 1) for at in range(work.count) if holding.holds(work.offset + at, 1)]
+            unwanted = [packet for packet in slot.packets if packet.work.holding is holding and _is_unwanted(packet)]
+            _end_unwanted(state, slot, unwanted)
 
 
 def _is_unwanted(packet: Packet) -> bool:
     """Whether its child still has tasks of it to run, and nobody wants any of them."""
-    start, stop = packet.work.offset + packet.done, packet.work.offset + packet.count
-    return start < stop and not packet.work.holding.marks.count(HELD, start, stop)
+    return packet.done < packet.count and not packet.work.part(packet.done, packet.count).current_parts()
+
+
+def _end_unwanted(state: WorkerState, slot: Slot, unwanted: list[Packet]) -> None:
+    """What runs is ended with its child; what waits behind a task that is wanted is taken back."""
+    running = next((packet for packet in slot.packets if packet.done < packet.count), None)
+    if running in unwanted:
+        _kill(state, slot)
+    elif unwanted and slot.state is State.READY:
+        state.commands.append(TakeBack(slot.number))
 
 
 def _kill(state: WorkerState, slot: Slot) -> None:

@@ -33,7 +33,8 @@ def on_results(state: WorkerState, slot: Slot, first: int, outcomes: list[Any], 
     if microseconds:
         session = slot.session
         assert session is not None
-        session.measure(packet.work.digest, microseconds / 1e6 / packet.done)
+        session.measure(packet.work.digest, microseconds / 1e6 / (packet.done - packet.measured))
+        packet.measured = packet.done
     _finish(state, packet.work, offset, outcomes)
     if packet.done == packet.count and not packet.cut:
         slot.packets.popleft()
@@ -120,7 +121,7 @@ def _queue_again(state: WorkerState, slot: Slot, works: list[Work]) -> None:
     assert session is not None
     if slot.allowance is not None:
         slot.allowance += sum(work.count for work in works)
-    session.put_back([work for work in works if work.count and state.is_current(work)])
+    session.put_back([part for work in works for part in work.current_parts()])
 
 
 def take_back_for(state: WorkerState, request: int, session: WorkerSession | None) -> None:
@@ -137,10 +138,10 @@ def take_back_for(state: WorkerState, request: int, session: WorkerSession | Non
 
 
 def _collect(state: WorkerState, session: WorkerSession, back: list[Dispatched]) -> None:
-    for work in session.drop_queue():
-        if state.is_current(work):
-            back.append((work.holding.base, work.offset, work.count))
-            state.end(work.holding, work.offset, work.count)
+    for work in session.drop_queue() + state.drop_pulled_tasks(session):
+        for part in work.current_parts():
+            back.append((part.holding.base, part.offset, part.count))
+            state.end(part.holding, part.offset, part.count)
 
 
 def _answer_recalls(state: WorkerState, slot: Slot) -> None:
@@ -203,9 +204,8 @@ def on_exited(state: WorkerState, slot: Slot, certificate: dict[str, Any], claim
     back: list[Work] = []
     for packet in slot.packets:
         started = min(max(packet.done, claim + 1 - packet.first), packet.count)
-        if started > packet.done:
-            work = packet.work
-            lost.append((work.holding.base, work.offset + packet.done, started - packet.done))
+        for part in packet.work.part(packet.done, started).current_parts():
+            lost.append((part.holding.base, part.offset, part.count))
         back.append(packet.work.part(started, packet.count))
     _queue_again(state, slot, back)
     _answer_recalls(state, slot)

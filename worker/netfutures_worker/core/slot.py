@@ -53,7 +53,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
 class Packet:
     """Tasks that a child was given at once; indices `first` to `first + count - 1` are its own."""
 
-    __slots__ = ("count", "cut", "done", "first", "work")
+    __slots__ = ("count", "cut", "done", "first", "measured", "work")
 
     def __init__(self, first: int, work: Work) -> None:
         self.first = first
@@ -61,6 +61,8 @@ class Packet:
         self.count = work.count
         self.done = 0
         """How many outcomes have come."""
+        self.measured = 0
+        """For how many of them the child has said how long they took."""
         self.cut = False
         """Its tail was taken back, and the child has not yet said where it stopped."""
 

@@ -141,6 +141,15 @@ class WorkerState:
         if holding.open_count == 0:
             self.holdings.pop(holding.base, None)
 
+    def drop_pulled_tasks(self, session: WorkerSession) -> list[Work]:
+        """Tasks whose payloads are under way; these are not waited for any more."""
+        works: list[Work] = []
+        for key, (_, arrival) in list(self.fetches.items()):
+            if isinstance(arrival, TaskArrived) and arrival.session is session:
+                del self.fetches[key]
+                works.append(arrival.work)
+        return works
+
     def claims(self, mark: int) -> list[Dispatched]:
         """Everything here with this mark, as the hello says it."""
         return [part for holding in self.holdings.values() for part in holding.parts(mark)]

@@ -64,6 +64,12 @@ class Work:
         """How many tasks it is."""
         return len(self.payloads)
 
+    def current_parts(self) -> list[Work]:
+        """Those stretches of it that are still to be run here."""
+        marks, offset = self.holding.marks, self.offset
+        found = parts_of(marks, HELD, offset, offset + self.count)
+        return [self.part(start - offset, start - offset + count) for start, count in found]
+
     def part(self, start: int, stop: int) -> Work:
         """Its tasks from `start` to `stop`."""
         return Work(self.holding, self.offset + start, self.digest, self.options, self.payloads[start:stop])
