@@ -148,7 +148,7 @@ class Auditor:
     def refused(self, route: bytes, why: str) -> None:
         """The broker refuses a peer; only one whose session it has dropped gives it cause to."""
         connection = self.world.network.routes.get(route)
-        if connection is None:
+        if connection is None or connection.peer in self.world.rogues:
             return
         session = getattr(connection.peer, "session", b"")
         ended = session in self.world.broker.ended_sessions

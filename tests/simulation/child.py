@@ -267,7 +267,8 @@ class Child:
         execution = self.world.auditor.started(self, payload, packet.dispatches[self._at], self._clock)
         self._running = execution
         self._running_until = self._clock + execution.call.microseconds / 1e6
-        doom = self.world.dooms.get(execution.number)
+        is_poison = execution.call.number in self.world.poison
+        doom = 0.5 if is_poison else self.world.dooms.get(execution.number)
         if doom is not None:
             self.world.killed_children.add(self.pid)
             self._dies_at = self._clock + doom * (self._running_until - self._clock)

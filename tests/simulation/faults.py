@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from netfutures.limits import LEASE_S, PAUSE_S, SUSPECT_AFTER_S
+from simulation.client import ClientParty
 from simulation.parties import Peer, WorkerParty
 
 if TYPE_CHECKING:
     from simulation.world import World
 
 SHORT_S, MIDDLE_S, LONG_S = (0.01, 1.0), (2.5, 25.0), (31.0, 45.0)
+UNHEARD_S = 4.0
+"""Between two beats, and while a connection comes back, nothing is heard either."""
 REPLACED_S = (0.1, 3.0)
 RECONNECTS_SAFELY_S = PAUSE_S - 0.5
 """A worker whose connection has ended and is back after this time is not given up."""
@@ -37,6 +40,7 @@ class Nemesis:
         kinds: list[Callable[[], None]] = [
             self.break_connection, self.break_half, self.cut, self.cut_one_way, self.kill_child, self.kill_worker,
             self.kill_client, self.pause_broker, self.pause_peer, self.speak_nonsense, self.add_worker,
+            self.add_rogue,
         ]  # fmt: skip
         mixture = random.sample(kinds, random.randint(0, 4))
         for _ in range(random.randint(0, 6) if mixture else 0):
@@ -72,6 +76,11 @@ class Nemesis:
     def _length_s(self) -> float:
         return self.random.uniform(*self.random.choice((SHORT_S, SHORT_S, MIDDLE_S, LONG_S)))
 
+    def _silence(self, peer: Peer, lasts_s: float) -> None:
+        """The peer hears nothing for so long; a client gives up when that is too long for it."""
+        if isinstance(peer, ClientParty) and lasts_s > peer.wishes.reconnect_timeout_s - UNHEARD_S:
+            self.world.network.excuse(peer, "it heard nothing for long")
+
     def _peer(self) -> Peer | None:
         peers: list[Peer] = [*self.world.live_workers(), *self.world.live_clients()]
         return self.random.choice(peers) if peers else None
@@ -92,6 +101,7 @@ class Nemesis:
             return
         late_s = self.random.uniform(0.5, 40.0)
         self._note(f"connection of {peer.name} half breaks for {late_s:.1f} s", late_s)
+        self._silence(peer, late_s)
         if self.random.random() < 0.5:
             self.world.network.end(peer.connection, 0.0, late_s)
         else:
@@ -113,6 +123,7 @@ class Nemesis:
         self._note(f"{peer.name} is cut off {directions} for {lasts_s:.2f} s", lasts_s + 1.0)
         peer.cut = directions
         ends = self.random.random() < 0.5
+        self._silence(peer, lasts_s)
         if lasts_s > (RECONNECTS_SAFELY_S if ends else LEASE_S - 5.0):
             self.world.network.excuse(peer, "it was cut off")
         if ends and peer.connection is not None:
@@ -156,6 +167,8 @@ class Nemesis:
 
     def _pause_for(self, lasts_s: float) -> None:
         self._note(f"the broker is stopped for {lasts_s:.1f} s", lasts_s)
+        for client in self.world.live_clients():
+            self._silence(client, lasts_s)
         self.world.broker.paused_until = self.world.timeline.now + lasts_s
 
     def pause_peer(self) -> None:
@@ -178,6 +191,11 @@ class Nemesis:
             if spoilt[0]:
                 spoilt[0][random.randrange(len(spoilt[0]))] = random.randrange(256)
             self.world.broker.take(b"\1" + random.randbytes(2), [bytes(frame) for frame in spoilt])
+
+    def add_rogue(self) -> None:
+        """A peer with a key talks nonsense."""
+        self._note("a rogue comes", 5.0)
+        self.world.add_rogue(is_worker=self.random.random() < 0.5)
 
     def add_worker(self) -> None:
         """Another worker starts."""

@@ -79,6 +79,8 @@ class Users:
                 outcome_bytes = random.choice((70_000, CHUNK_BYTES_MAX + 1, CHUNK_BYTES_MAX * 5))
             calls.append(self._call(client, function, random.randint(shortest, longest), written, outcome_bytes))
             calls[-1].pack(size_bytes)
+        if random.random() < 0.06:
+            self.world.poison.add(calls[-1].number)
         client.submit(calls)
         if random.random() < 0.2:
             self.world.timeline.after(random.choice((1e-5, 1e-4, 1e-3, 0.02)), self._cancel_all, client, calls[::-1])

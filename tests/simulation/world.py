@@ -16,6 +16,7 @@ from simulation.client import ClientParty, Wishes
 from simulation.faults import Nemesis
 from simulation.network import Network, describe
 from simulation.parties import BrokerParty, WorkerParty
+from simulation.rogues import Rogue
 from simulation.timeline import Timeline
 from simulation.users import Users
 
@@ -44,10 +45,13 @@ class World:
         )
         self.dooms: dict[int, float] = {}
         """Executions in which the child dies, and how far they come."""
+        self.poison: set[int] = set()
+        """Calls that end every child that runs them."""
         self.killed_children: set[int] = set()
         self.messages_per_turn = random.choice((1, 4, 256))
         self.workers: list[WorkerParty] = []
         self.clients: list[ClientParty] = []
+        self.rogues: list[Rogue] = []
         self.auditor = Auditor(self)
         self.broker = self.network.broker = BrokerParty(self)
         self._pids = 10000
@@ -69,6 +73,10 @@ class World:
         client = ClientParty(self, f"client {len(self.clients)}", len(self.clients), wishes)
         self.clients.append(client)
         return client
+
+    def add_rogue(self, *, is_worker: bool) -> None:
+        """Somebody with a key who talks nonsense."""
+        self.rogues.append(Rogue(self, is_worker))
 
     def next_pid(self) -> int:
         """A pid that nobody had."""
@@ -103,8 +111,8 @@ class World:
     def check_break(self, client: ClientParty, certificate: dict[str, Any]) -> None:
         """A pool that breaks must have a cause."""
         if "pid" not in certificate:
-            is_dropped = client.session in self.broker.ended_sessions
-            self.auditor.demand(is_dropped, f"{client.name} is broken without a cause: {certificate}")
+            cause = client.session in self.broker.ended_sessions or client.name in self.network.excuses
+            self.auditor.demand(cause, f"{client.name} is broken without a cause: {certificate}")
             return
         if not certificate.get("initializer_failed"):
             breaks = None in (client.wishes.retries, *client.wishes.own_retries.values())
