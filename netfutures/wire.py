@@ -60,6 +60,20 @@ class Message:
 
     __slots__ = ()
 
+    # Once here instead of in each class, since generating them would take half of the time of the import.
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return bool(_FIELDS[type(self)](self) == _FIELDS[type(self)](other))
+
+    def __hash__(self) -> int:
+        raise TypeError("messages hold lists and cannot be hashed")
+
+    def __repr__(self) -> str:
+        names = (each.name for each in fields(self))  # type: ignore[arg-type]  # it is a dataclass below this
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
 
 M = TypeVar("M", bound=Message)
 
@@ -95,7 +109,7 @@ def _fields_of(names: Sequence[str]) -> Callable[[Any], Any]:
 
 
 @_kind(1)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ClientHello(Message):
     """A client opens a session, or comes back to it with a new connection number."""
 
@@ -109,7 +123,7 @@ class ClientHello(Message):
 
 
 @_kind(2)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class WorkerHello(Message):
     """A worker registers, or comes back, and says what it holds."""
 
@@ -127,7 +141,7 @@ class WorkerHello(Message):
 
 
 @_kind(3)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Welcome(Message):
     """The broker accepts a hello."""
 
@@ -139,7 +153,7 @@ class Welcome(Message):
 
 
 @_kind(4)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Refused(Message):
     """The broker refuses a hello, finally; the reason is for a person."""
 
@@ -147,13 +161,13 @@ class Refused(Message):
 
 
 @_kind(5)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Who(Message):
     """The broker does not know this peer (any more), or has seen a gap: say hello with a new connection number."""
 
 
 @_kind(6)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Beat(Message):
     """The sender is alive; a worker also says how many tasks it wants to hold."""
 
@@ -161,13 +175,13 @@ class Beat(Message):
 
 
 @_kind(7)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Acknowledge(Message):
     """Nothing but the three numbers in front of it."""
 
 
 @_kind(8)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Goodbye(Message):
     """The sender leaves in good order and wants nothing that is still under way."""
 
@@ -175,7 +189,7 @@ class Goodbye(Message):
 
 
 @_kind(9)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Submit(Message):
     """Tasks of a client, in runs of the same function; numbers are consecutive in a session."""
 
@@ -185,7 +199,7 @@ class Submit(Message):
 
 
 @_kind(10)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Cancel(Message):
     """Calls back every task of the session that has not started; towards a worker, every one that it holds."""
 
@@ -194,7 +208,7 @@ class Cancel(Message):
 
 
 @_kind(11)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class TakenBack(Message):
     """Answer to `Cancel`, from a worker: these have not started and never will."""
 
@@ -203,7 +217,7 @@ class TakenBack(Message):
 
 
 @_kind(12)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Cancelled(Message):
     """Answer to `Cancel`, to the client: these have not started, never will, and are forgotten by the broker."""
 
@@ -213,7 +227,7 @@ class Cancelled(Message):
 
 
 @_kind(13)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Tasks(Message):
     """Tasks handed to a worker."""
 
@@ -223,7 +237,7 @@ class Tasks(Message):
 
 
 @_kind(14)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Finished(Message):
     """Outcomes from a worker, which keeps them until they are released."""
 
@@ -232,7 +246,7 @@ class Finished(Message):
 
 
 @_kind(15)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Results(Message):
     """Outcomes to the client; its acknowledgement of this message releases them."""
 
@@ -240,7 +254,7 @@ class Results(Message):
 
 
 @_kind(16)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Release(Message):
     """The client has these outcomes: the worker may forget them."""
 
@@ -248,7 +262,7 @@ class Release(Message):
 
 
 @_kind(17)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Stale(Message):
     """These dispatches are not current: the worker ends them and drops their outcomes."""
 
@@ -256,7 +270,7 @@ class Stale(Message):
 
 
 @_kind(18)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Started(Message):
     """These tasks really run; from a worker."""
 
@@ -264,7 +278,7 @@ class Started(Message):
 
 
 @_kind(19)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Running(Message):
     """These tasks really run; to the client."""
 
@@ -272,7 +286,7 @@ class Running(Message):
 
 
 @_kind(20)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Output(Message):
     """What tasks wrote to stdout (1) and stderr (2), in order with the outcomes; from a worker."""
 
@@ -280,7 +294,7 @@ class Output(Message):
 
 
 @_kind(21)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Printed(Message):
     """What tasks wrote to stdout (1) and stderr (2), in order with the outcomes; to the client."""
 
@@ -288,7 +302,7 @@ class Printed(Message):
 
 
 @_kind(22)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Open(Message):
     """A session whose tasks the worker will get; its children are set up by these settings."""
 
@@ -298,7 +312,7 @@ class Open(Message):
 
 
 @_kind(23)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Close(Message):
     """A session is over: its children end, its tasks and blobs are forgotten."""
 
@@ -307,7 +321,7 @@ class Close(Message):
 
 
 @_kind(24)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Lost(Message):
     """A child of a session died: with what certificate, and what it may have been running."""
 
@@ -317,7 +331,7 @@ class Lost(Message):
 
 
 @_kind(25)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Broken(Message):
     """The session is broken: all its futures fail with this cause."""
 
@@ -325,7 +339,7 @@ class Broken(Message):
 
 
 @_kind(26)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Need(Message):
     """Send the bytes of a payload from an offset up to a limit; the answer is chunks."""
 
@@ -336,7 +350,7 @@ class Need(Message):
 
 
 @_kind(27)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Chunk(Message):
     """Bytes of a payload; `abort` means that there is no such payload (any more)."""
 
@@ -348,7 +362,7 @@ class Chunk(Message):
 
 
 @_kind(28)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Kill(Message):
     """Reserved: end these running tasks, gently or not."""
 
@@ -357,7 +371,7 @@ class Kill(Message):
 
 
 @_kind(29)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Drain(Message):
     """Reserved: the sender takes no new tasks and will leave when its own are done."""
 
@@ -365,7 +379,7 @@ class Drain(Message):
 
 
 @_kind(30)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class LogRecords(Message):
     """Reserved: log records of a worker or a task, for the client."""
 
@@ -373,7 +387,7 @@ class LogRecords(Message):
 
 
 @_kind(31)
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Progress(Message):
     """Reserved: progress that tasks report."""
 
