@@ -79,7 +79,7 @@ def test_a_task_that_waits_in_the_client(audit: Audit) -> None:
 
 def test_a_task_that_waits_in_the_broker_or_behind_another(audit: Audit, gate: Gate) -> None:
     """Held tasks fill the slots; what follows waits in the broker, the worker or a packet that was not read."""
-    with Executor(2) as executor:
+    with Executor(2) as executor, gate:
         held = [executor.submit(pass_gate, gate.place) for _ in range(2)]
         gate.wait_started(2)
         futures = [executor.submit(tell, audit.path, number) for number in range(300)]
@@ -93,7 +93,7 @@ def test_a_task_that_waits_in_the_broker_or_behind_another(audit: Audit, gate: G
 
 def test_the_rest_of_a_packet_whose_first_task_runs(audit: Audit, gate: Gate) -> None:
     """Short tasks teach the worker to send many at once; then the first of a packet is held."""
-    with Executor(1) as executor:
+    with Executor(1) as executor, gate:
         warm = [executor.submit(tell, audit.path, number) for number in range(3_000)]
         assert cf.wait(warm, LIMIT_S).not_done == set()
         futures = [executor.submit(hold_first, audit.path, gate.place, number) for number in range(3_000, 3_200)]
@@ -116,7 +116,7 @@ def hold_first(path: str, place: str, number: int) -> int:
 def test_what_waits_behind_a_task_that_takes_long_all_at_once(audit: Audit, gate: Gate) -> None:
     """Many threads cancel at the same time; none waits for ever, and all are told the truth."""
     said: dict[int, bool] = {}
-    with Executor(1) as executor:
+    with Executor(1) as executor, gate:
         held = executor.submit(pass_gate, gate.place)
         gate.wait_started()
         futures = [executor.submit(tell, audit.path, number) for number in range(200)]
@@ -200,7 +200,7 @@ def test_shutdown_while_tasks_run_leaves_none_undecided(audit: Audit) -> None:
 
 
 def test_a_map_that_raises_or_is_dropped_cancels_its_rest(audit: Audit, gate: Gate) -> None:
-    with Executor(1) as executor:
+    with Executor(1) as executor, gate:
         results = executor.map(pass_or_tell, [gate.place] * 400, [audit.path] * 400, range(400))
         gate.wait_started()
         del results
@@ -215,7 +215,7 @@ def pass_or_tell(place: str, path: str, number: int) -> int:
 
 
 def test_cancelled_futures_count_as_done_and_are_told_once(gate: Gate) -> None:
-    with Executor(1) as executor:
+    with Executor(1) as executor, gate:
         held = executor.submit(pass_gate, gate.place)
         gate.wait_started()
         futures: list[cf.Future[int]] = [executor.submit(double, number) for number in range(10)]
@@ -236,7 +236,7 @@ def ask_exception(future: cf.Future[Any]) -> BaseException | None:
 
 def test_cancel_returns_soon(gate: Gate) -> None:
     """One question to the broker each, at most; the later ones of a burst are answered in the client."""
-    with Executor(1) as executor:
+    with Executor(1) as executor, gate:
         held = executor.submit(pass_gate, gate.place)
         gate.wait_started()
         futures = [executor.submit(double, number) for number in range(2_000)]

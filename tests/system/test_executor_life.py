@@ -145,7 +145,7 @@ def test_a_failing_initializer_breaks_the_pool(make: Make) -> None:
 
 
 def test_tasks_run_in_other_processes_at_the_same_time(make: Make, gate: Gate) -> None:
-    with make(2) as executor:
+    with make(2) as executor, gate:
         futures = [executor.submit(pass_gate, gate.place) for _ in range(2)]
         pids = gate.wait_started(2)
         gate.open()
@@ -154,7 +154,7 @@ def test_tasks_run_in_other_processes_at_the_same_time(make: Make, gate: Gate) -
 
 
 def test_a_child_that_ends_breaks_the_pool(make: Make, gate: Gate) -> None:
-    with make(1) as executor:
+    with make(1) as executor, gate:
         ending = executor.submit(end_process)
         waiting = executor.submit(pass_gate, gate.place)
         for future in (ending, waiting):
