@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from netfutures.version import __version__
+
 if TYPE_CHECKING:
     from netfutures.client.executor import Executor
     from netfutures.client.future import Future
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
         TransferError,
         WorkerLost,
     )
-
-__version__ = "0.1.0.dev0"
 
 __all__ = [
     "BrokenWorkerPool",

@@ -6,12 +6,11 @@ import select
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 from netfutures.limits import EMBEDDED_START_TIMEOUT_S, END_GRACE_S
 
-PROGRAM = Path(__file__).resolve().parent.parent / "embedded_main.py"
+PROGRAM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "embedded_main.py")
 READY = b"ready"
 """What the process says when it serves; from then on the socket carries messages."""
 

@@ -160,7 +160,7 @@ class Executor(StandardExecutor):
 
     def _running_thread(self) -> IOThread:
         thread = self._thread
-        if thread is not None and thread.refusal is None and not self._is_shut_down:
+        if thread is not None and thread.refusal is None and not self._is_shut_down and not _is_exiting:
             return thread
         if self._pid != os.getpid():
             raise RuntimeError(
@@ -251,7 +251,7 @@ def _check_count(name: str, value: int | None, *, least: int) -> None:
 
 
 def _versions() -> dict[str, Any]:
-    from netfutures import __version__
+    from netfutures.version import __version__
 
     return {
         "netfutures": __version__,

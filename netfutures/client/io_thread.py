@@ -51,6 +51,16 @@ class Mapped:
         self.content[offset : offset + len(content)] = content
 
 
+class _Wakeup:
+    """An eventfd that lives as long as anybody may write to it: its number must not become another file's."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 class IOThread:
     """The thread, and what others post to it: futures in `queue`, cancels, and the wish to end."""
 
@@ -65,7 +75,7 @@ class IOThread:
         self._session = session
         self._link: StreamLink | None = None
         self._poller = Poller()
-        self._wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wakeup = _Wakeup()
         self._asked: deque[Asked] = deque()
         self._recalls = Recalls(self.queue)
         self._delivery = Delivery()
@@ -95,7 +105,7 @@ class IOThread:
     def wake(self) -> None:
         """Wakes the thread; cleared by the waker, so that a burst wakes it once."""
         self.is_asleep = False
-        os.eventfd_write(self._wakeup_fd, 1)
+        os.eventfd_write(self._wakeup.fd, 1)
 
     def recall(self, future: Future[Any]) -> bool:
         """Cancels a task that was handed out, if it has not started; waits at most a second for the answer."""
@@ -169,7 +179,7 @@ class IOThread:
         embedded.launch()
         self._link = StreamLink(embedded.await_ready(), b"broker")
         self._poller.watch(self._link.fd, self._link.mark_readable, edge=True)
-        self._poller.watch(self._wakeup_fd, _nothing, edge=True)
+        self._poller.watch(self._wakeup.fd, _nothing, edge=True)
         self._poller.watch(embedded.pidfd, self._on_embedded_death)
         now = clock()
         self._perform(self._session.connect(now), now)

@@ -139,14 +139,17 @@ def on_chunk(state: WorkerState, chunk: Chunk) -> None:
 
 def on_need(state: WorkerState, need: Need) -> None:
     """The client pulls an outcome that was too large for a message."""
+    outcome = _outcome_of(state, need)
+    for chunk in [abort(need)] if outcome is None else chunks(need, outcome):
+        state.send(chunk)
+
+
+def _outcome_of(state: WorkerState, need: Need) -> Any:
+    key = need.key
     for holding in state.holdings.values():
-        if type(need.key) is int and holding.base <= need.key < holding.base + holding.count:
-            outcome = holding.outcomes[need.key - holding.base]
-            if outcome is not None and holding.session == need.session:
-                for chunk in chunks(need, outcome):
-                    state.send(chunk)
-                return
-    state.send(abort(need))
+        if type(key) is int and holding.session == need.session and holding.base <= key < holding.base + holding.count:
+            return holding.outcomes[key - holding.base]
+    return None
 
 
 def on_release(state: WorkerState, dispatched: list[Dispatched]) -> None:
