@@ -105,9 +105,9 @@ class Auditor:
 
     def printed(self, client: ClientParty, number: int, text: bytes) -> None:
         """A user sees what a task has written."""
-        execution = self.executions[int(text)]
+        execution = self.executions[int(text.partition(b"\n")[0])]
         self.demand(execution.call.client == client.number, "a client has seen another session's output")
-        execution.call.printed.add(execution.number)
+        execution.call.printed[execution.number] += 1
 
     def settled(self, client: ClientParty, call: Call, outcome: bytes) -> None:
         """A call has an outcome."""
@@ -122,9 +122,8 @@ class Auditor:
         self.demand(number == call.number and execution.call is call, f"call {call.number} has the value of another")
         self.demand(execution.is_finished, f"call {call.number} has the value of a run that has not finished")
         self.demand(outcome == execution.outcome(), f"the outcome of call {call.number} arrived damaged")
-        if execution.has_written:
-            seen = execution.number in call.printed
-            self.demand(seen, f"call {call.number} is done, and what it wrote has not been seen")
+        seen = call.printed[execution.number]
+        self.demand(seen >= call.written, f"call {call.number} is done, and of what it wrote {seen} pieces were seen")
         call.value = execution
         self.ended(call, End.RESULT)
 

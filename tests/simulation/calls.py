@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 CALL: Final = struct.Struct("<cHIIII")
-"""Tag, client, number of the call in the world, microseconds that it takes, whether it writes, size of its outcome."""
+"""Tag, client, number of the call in the world, microseconds it takes, pieces it writes, size of its outcome."""
+PIECE_BYTES: Final = 32 << 10
+"""What a child writes in one packet at most."""
 OUTCOME: Final = struct.Struct("<cII")
 """Tag, number of the call, number of the execution that this is the outcome of."""
 
@@ -39,8 +42,8 @@ class Call:
     end: End | None = None
     value: Execution | None = None
     executions: list[Execution] = field(default_factory=list)
-    printed: set[int] = field(default_factory=set)
-    """Executions of which the user has seen what they wrote."""
+    printed: Counter[int] = field(default_factory=Counter)
+    """How many pieces of what its executions wrote the user has seen."""
 
     def pack(self, size_bytes: int) -> None:
         """Makes the payload, of at least this size."""
@@ -60,12 +63,11 @@ class Execution:
     started_at: float
     ended_at: float | None = None
     is_finished: bool = False
-    has_written: bool = False
 
     def outcome(self) -> bytes:
         """What the child hands back."""
         return OUTCOME.pack(b"R", self.call.number, self.number).ljust(self.call.outcome_bytes, b"\0")
 
     def text(self) -> bytes:
-        """What the child writes."""
-        return b"%d\n" % self.number
+        """What the child writes, as often as its call says."""
+        return (b"%d\n" % self.number).ljust(PIECE_BYTES if self.call.written > 1 else 0, b".")

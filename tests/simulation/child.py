@@ -278,8 +278,7 @@ class Child:
         self._running = None
         call = execution.call
         index = self.claim
-        if call.written:
-            execution.has_written = True
+        for _ in range(call.written):
             self.said.append(Said("output", index, stream=1 + call.number % 2, text=execution.text()))
         self.world.auditor.finished(execution, self._clock)
         self._at += 1

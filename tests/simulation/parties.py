@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from netfutures.wire import Envelope, RemoteProtocolError, decode
@@ -31,6 +32,7 @@ class Party:
         self.is_alive = True
         self.paused_until = 0.0
         self.inbox: deque[tuple[bytes, list[bytes]]] = deque()
+        self.decode: Callable[[list[bytes]], Envelope] = decode
         self._turn_at: float | None = None
         self._spins = 0
 
@@ -83,7 +85,7 @@ class Party:
             route, frames = self.inbox.popleft()
             self.timeline.trace(self.name, "<", frames[0])
             try:
-                received.append((route, decode(frames)))
+                received.append((route, self.decode(frames)))
             except RemoteProtocolError as error:
                 self.garbage(route, str(error))
         return received
@@ -98,6 +100,7 @@ class Peer(Party):
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
+        self.decode = world.decode
         self.connection: Connection | None = None
         self.unsent: list[list[bytes]] = []
         self.cut = [False, False]

@@ -69,10 +69,10 @@ class Users:
         random = self.random
         _, fewest, most, shortest, longest = random.choices(BURSTS, WEIGHTS)[0]
         function = random.randrange(len(client.wishes.function_bytes))
-        written = 1 if random.random() < 0.15 else 0
+        written = random.choices((0, 1, 40), (80, 15, 2))[0]
         kind = random.random()
         calls: list[Call] = []
-        for _ in range(random.randint(fewest, most)):
+        for _ in range(random.randint(fewest, most if written < 2 else min(most, 3 * fewest))):
             size_bytes = CALL.size if kind < 0.97 or calls else CHUNK_BYTES_MAX + random.choice((1, 100, 5 << 20))
             outcome_bytes = OUTCOME.size
             if kind > 0.95 and random.random() < 0.2:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from netfutures.wire import MESSAGES, Acknowledge, Beat
+from netfutures.wire import MESSAGES, Acknowledge, Beat, decode, decode_trusted
 from simulation.auditor import Auditor, Fault
 from simulation.calls import Call
 from simulation.child import Nature
@@ -48,6 +48,8 @@ class World:
         self.poison: set[int] = set()
         """Calls that end every child that runs them."""
         self.killed_children: set[int] = set()
+        self.decode = decode_trusted if random.random() < 0.5 else decode
+        """How clients and workers read what the broker sends: an embedded cluster trusts its own processes."""
         self.messages_per_turn = random.choice((1, 4, 256))
         self.workers: list[WorkerParty] = []
         self.clients: list[ClientParty] = []
