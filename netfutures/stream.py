@@ -10,9 +10,10 @@ import struct
 from collections import deque
 from typing import Final
 
+from netfutures.codec import decode_trusted, encode
 from netfutures.limits import FRAMES_MAX, STREAM_BYTES_MAX
 from netfutures.link import BadMessage, Received
-from netfutures.wire import Envelope, RemoteProtocolError, decode_trusted, encode
+from netfutures.wire import Envelope, RemoteProtocolError
 
 _NUMBER: Final = struct.Struct("<I")
 _ONE_FRAME: Final = struct.Struct("<II")

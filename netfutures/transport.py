@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import zmq
 
+from netfutures.codec import decode, encode
 from netfutures.limits import MESSAGE_BYTES_MAX, RECONNECT_INTERVAL_MS_MAX, RECONNECT_INTERVAL_MS_MIN
 from netfutures.link import BadMessage, Received, Unreachable
-from netfutures.wire import Envelope, RemoteProtocolError, decode, encode
+from netfutures.wire import Envelope, RemoteProtocolError
 
 _READABLE = int(zmq.POLLIN)
 

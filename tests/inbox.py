@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
+from netfutures.codec import decode, encode
 from netfutures.conversation import Conversation, Verdict
 from netfutures.limits import PROTOCOL_MAJOR, PROTOCOL_MINOR
-from netfutures.wire import Acknowledge, Beat, Envelope, Message, decode, encode
+from netfutures.wire import Acknowledge, Beat, Envelope, Message
 
 M = TypeVar("M", bound=Message)
 

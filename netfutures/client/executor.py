@@ -118,7 +118,7 @@ class Executor(StandardExecutor):
 
         Raises ValueError for a chunksize or buffersize below 1, and what `submit` raises.
         """
-        return map_calls(self, fn, iterables, timeout, chunksize, buffersize)
+        return map_calls(self.submit, self._cancel_later, fn, iterables, timeout, chunksize, buffersize)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more tasks, and ends the cluster when those that were submitted have ended.

@@ -10,7 +10,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from .executor import Executor
     from .future import Future
 
 T = TypeVar("T")
@@ -22,14 +21,15 @@ def call_chunk(fn: Callable[..., T], calls: list[tuple[Any, ...]]) -> list[T]:
 
 
 def map_calls(
-    executor: Executor,
+    submit: Callable[..., Future[Any]],
+    cancel_later: Callable[[list[Future[Any]]], None],
     fn: Callable[..., T],
     iterables: tuple[Iterable[Any], ...],
     timeout_s: float | None,
     chunksize: int,
     buffersize: int | None,
 ) -> Iterator[T]:
-    """Submits the calls, and returns the iterator of their results."""
+    """Submits the calls, and returns the iterator of their results; `cancel_later` cancels without waiting."""
     if chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
     if buffersize is not None:
@@ -40,12 +40,11 @@ def map_calls(
     end = None if timeout_s is None else monotonic() + timeout_s
     calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
     if chunksize == 1:
-        return _results(_futures(executor, fn, calls, buffersize), end)
+        return _results(*_begin(partial(submit, fn), calls, buffersize), cancel_later, end)
     chunks = (([*chunk],) for chunk in _chunks(calls, chunksize))
     buffered_chunks = None if buffersize is None else -(-buffersize // chunksize)
-    return itertools.chain.from_iterable(
-        _results(_futures(executor, partial(call_chunk, fn), chunks, buffered_chunks), end)
-    )
+    lists = _results(*_begin(partial(submit, partial(call_chunk, fn)), chunks, buffered_chunks), cancel_later, end)
+    return itertools.chain.from_iterable(lists)
 
 
 def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[list[tuple[Any, ...]]]:
@@ -53,42 +52,27 @@ def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[list[tuple[
         yield chunk
 
 
-class _Futures:
-    """The futures of a map: those submitted, and the calls that wait for room in the buffer."""
-
-    def __init__(self, executor: Executor, fn: Callable[..., Any], calls: Iterator[tuple[Any, ...]]) -> None:
-        self.executor = executor
-        self.fn = fn
-        self.calls = calls
-        self.submitted: deque[Future[Any]] = deque()
-
-    def submit_next(self, count: int | None) -> None:
-        """Submits so many more calls, or all."""
-        submit, fn = self.executor.submit, self.fn
-        for args in itertools.islice(self.calls, count):
-            self.submitted.append(submit(fn, *args))
+def _begin(
+    submit: Callable[..., Future[Any]], calls: Iterator[tuple[Any, ...]], buffersize: int | None
+) -> tuple[deque[Future[Any]], Iterator[Future[Any]]]:
+    """The futures to begin with, and those that are submitted one by one as results are taken."""
+    first = deque([submit(*args) for args in itertools.islice(calls, buffersize)])
+    return first, iter(()) if buffersize is None else (submit(*args) for args in calls)
 
 
-def _futures(
-    executor: Executor, fn: Callable[..., Any], calls: Iterator[tuple[Any, ...]], buffersize: int | None
-) -> _Futures:
-    futures = _Futures(executor, fn, calls)
-    futures.submit_next(buffersize)
-    if buffersize is None:
-        futures.calls = iter(())
-    return futures
-
-
-def _results(futures: _Futures, end: float | None) -> Iterator[Any]:
+def _results(
+    submitted: deque[Future[Any]],
+    following: Iterator[Future[Any]],
+    cancel_later: Callable[[list[Future[Any]]], None],
+    end: float | None,
+) -> Iterator[Any]:
     """Results in order; when it is dropped or a call raises, what has not started is cancelled."""
-    submitted = futures.submitted
     try:
         while submitted:
-            future = submitted.popleft()
-            result = future.result(None if end is None else end - monotonic())
-            del future  # Only the caller keeps the result alive.
-            futures.submit_next(1)
+            submitted.extend(itertools.islice(following, 1))
+            result = submitted[0].result(None if end is None else end - monotonic())
+            submitted.popleft()  # Only the caller keeps the result alive.
             yield result
             del result
     finally:
-        futures.executor._cancel_later(list(submitted))
+        cancel_later([future for future in submitted if not future.done()])

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netfutures import fields as declared
+from netfutures.codec import decode, encode
 from netfutures.fields import BLOB, CHUNKS, FRAME, Reference
 from netfutures.limits import (
     BATCH_TASKS_MAX,
@@ -34,8 +35,6 @@ from netfutures.wire import (
     Submit,
     Tasks,
     WorkerHello,
-    decode,
-    encode,
 )
 
 # What each declared type of field may be.

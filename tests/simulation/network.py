@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgpack
 
-from netfutures.wire import MESSAGES, ClientHello, Envelope, WorkerHello, encode
+from netfutures.codec import encode
+from netfutures.wire import MESSAGES, ClientHello, Envelope, WorkerHello
 
 if TYPE_CHECKING:
     from simulation.parties import BrokerParty, Peer

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from netfutures.wire import Envelope, RemoteProtocolError, decode
+from netfutures.codec import decode
+from netfutures.wire import Envelope, RemoteProtocolError
 from netfutures_broker.core import commands as broker_commands
 from netfutures_broker.core.scheduler import Scheduler
 from netfutures_worker.core import commands as worker_commands

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from netfutures.wire import MESSAGES, Acknowledge, Beat, decode, decode_trusted
+from netfutures.codec import decode, decode_trusted
+from netfutures.wire import MESSAGES, Acknowledge, Beat
 from simulation.auditor import Auditor, Fault
 from simulation.calls import Call
 from simulation.child import Nature
