@@ -89,6 +89,7 @@ class _Cluster:
         self._worker = WorkerShell(supervisor, to_broker, zygote, self._poller, _clock)
         self._client_link = to_client
         self._poller.watch(to_client.fd, to_client.mark_readable, edge=True)
+        self._client_fd = client_fd
         self._poller.watch(client_fd, self._client_ended)
 
     def serve(self) -> None:
@@ -124,6 +125,9 @@ class _Cluster:
 
     def end(self) -> None:
         """Kills what still runs, and leaves no process and no file behind."""
+        # That the client is gone is known, and must not break this off.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._poller.unwatch(self._client_fd)
         deadline = _clock() + END_TIMEOUT_S
         worker = self._worker
         worker.end_children()

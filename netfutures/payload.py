@@ -21,6 +21,7 @@ import struct
 import sys
 import threading
 import traceback
+import types
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -181,7 +182,13 @@ def _rebuild_cached(function: Callable[..., Any], parameters: dict[str, Any]) ->
     return cast("Callable[..., Any]", functools.lru_cache(**parameters)(function))
 
 
-_CACHED: _Reducers = {functools._lru_cache_wrapper: _reduce_cached}
+def _reduce_code(code: types.CodeType) -> Any:
+    """Code with its file's name, which cloudpickle 3.1.3 leaves out: tracebacks shall show the user's own lines."""
+    build, parts = load_cloudpickle().cloudpickle._code_reduce(code)
+    return build, tuple(code.co_filename if part == "<dynamic-code>" else part for part in parts)
+
+
+_CACHED: _Reducers = {functools._lru_cache_wrapper: _reduce_cached, types.CodeType: _reduce_code}
 _NONE: _Reducers = {}
 
 

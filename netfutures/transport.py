@@ -6,7 +6,8 @@ Each socket belongs to one thread; each process has a context of its own, made a
 """
 
 import random
-from typing import NamedTuple
+import re
+from typing import Any, NamedTuple
 
 import zmq
 
@@ -16,6 +17,8 @@ from netfutures.link import BadMessage, Received, Unreachable
 from netfutures.wire import Envelope, RemoteProtocolError
 
 _READABLE = int(zmq.POLLIN)
+_MAPPED_ADDRESS = re.compile(r"\[::ffff:([\d.]+)\]")
+"""How an IPv4 address is told by a socket that takes both versions."""
 
 
 class KeyPair(NamedTuple):
@@ -82,11 +85,20 @@ class DealerLink(_Socket):
             assert keys is not None
             socket.curve_serverkey = broker_key
             socket.curve_publickey, socket.curve_secretkey = keys
+        self._endpoint = endpoint
         socket.connect(endpoint)
 
     def send(self, route: bytes, envelope: Envelope) -> None:
         """Sends to the broker; the route is not looked at, since there is only one."""
         frames = encode(envelope)
+        try:
+            self._send(frames)
+        except zmq.Again:
+            # ZeroMQ gives a connection up for good on which it got what it does not take, as an oversized frame.
+            self._socket.connect(self._endpoint)
+            self._send(frames)
+
+    def _send(self, frames: list[Any]) -> None:
         socket = self._socket
         if len(frames) == 1:
             socket.send(frames[0], zmq.NOBLOCK)
@@ -118,7 +130,9 @@ class RouterLink(_Socket):
             socket.curve_server = True
             socket.curve_publickey, socket.curve_secretkey = keys
         socket.bind(endpoint)
-        self.endpoint: str = socket.getsockopt(zmq.LAST_ENDPOINT).decode()  # type: ignore[union-attr]  # bytes
+        bound: str = socket.getsockopt(zmq.LAST_ENDPOINT).decode()  # type: ignore[union-attr]  # bytes
+        self.endpoint = _MAPPED_ADDRESS.sub(r"\1", bound)
+        """Where it listens, with the port that it got."""
 
     def send(self, route: bytes, envelope: Envelope) -> None:
         """Sends to a peer; raises `Unreachable` when it is gone."""

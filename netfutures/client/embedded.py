@@ -59,10 +59,16 @@ class Embedded:
         assert channel is not None
         try:
             answer = channel.recv(len(READY))
+        except ConnectionResetError:
+            answer = b""
         except OSError as error:
             raise StartFailed(f"the embedded cluster (pid {self._pid}) did not get ready: {error}") from error
         if answer != READY:
-            raise StartFailed(f"the embedded cluster (pid {self._pid}) ended before it was ready; see its stderr")
+            end = self.await_death() or {}
+            raise StartFailed(
+                f"the embedded cluster (pid {self._pid}) ended before it was ready, with exit code"
+                f" {end.get('exit_code')} and signal {end.get('signal')}: what it wrote to stderr says why"
+            )
         return channel
 
     def reap(self) -> dict[str, Any] | None:

@@ -208,8 +208,9 @@ class IOThread:
         link, session, now = self._link, self._session, clock()
         assert link is not None
         self._take_messages(now)
-        if link.has_ended and not self._is_leaving:
+        if link.has_ended and not self._is_leaving and not self.has_ended:
             self._on_embedded_death()
+        if self.has_ended:
             return
         if self._asked or self._recalls.wants_request or self._wants_cancel_all:
             self._take_cancels(now)
@@ -389,7 +390,8 @@ class IOThread:
         """Nothing is left: no future pending, no process, no file, no thread of ours."""
         is_orderly = self._is_leaving and self.refusal is None
         if not is_orderly and self.refusal is None:
-            self._break({**cause, "calls": []}, self._session.ledger.drop_all())
+            self._break({**cause, "calls": []}, [])
+        self._deliver_failed(fail(self._session.ledger.drop_all(), self._failure))
         self.has_ended = True
         self._fail_queue()
         while self._asked:

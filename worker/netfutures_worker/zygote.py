@@ -183,7 +183,10 @@ def _serve(channel: socket.socket, worker_pid: int) -> None:
     pids = os.pipe()
     os.set_blocking(pids[0], False)
     while True:
-        message, ancillary, _, _ = channel.recvmsg(16, room, socket.MSG_CMSG_CLOEXEC)
+        try:
+            message, ancillary, _, _ = channel.recvmsg(16, room, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            return  # The worker was killed with answers unread.
         if not message:
             return
         fds = array.array("i")
