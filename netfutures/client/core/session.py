@@ -99,7 +99,6 @@ class Session:
         self._awaited_bytes = 0
         self._hello_at: float | None = None
         self._heard_at = 0.0
-        self._last_turn: float | None = None
         self._outbox: Outbox[Item] = Outbox()
         self._blobs: dict[bytes, Payload] = {}
         """Large blobs, for whoever needs them."""
@@ -265,10 +264,9 @@ class Session:
 
     def _notice_pause(self, now: float) -> None:
         """A gap in our own running is not the broker's silence."""
-        last_turn, self._last_turn = self._last_turn, now
         deadline = self.next_deadline()
-        if last_turn is not None and deadline is not None and now - deadline > PAUSE_S:
-            self._heard_at += now - last_turn
+        if deadline is not None and now - deadline > PAUSE_S:
+            self._heard_at += now - deadline
 
     def _on_message(self, line: Line, message: Message, now: float) -> None:
         match message:
