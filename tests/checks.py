@@ -1,7 +1,7 @@
 """What must hold of each core after every step: one function a core that walks its whole state and asserts it."""
 
 from collections import Counter
-from itertools import pairwise
+from itertools import compress, pairwise
 
 from netfutures.client.core.session import Session
 from netfutures.fields import Reference
@@ -281,10 +281,7 @@ def check_client(session: Session) -> None:
         assert not segments, "calls are awaited of a session that is over"
         return
     assert session._awaited_bytes == sum(
-        len(payload)
-        for segment in segments
-        for payload, is_open in zip(segment.run.payloads, segment.open, strict=True)
-        if is_open
+        sum(map(len, compress(segment.run.payloads, segment.open))) for segment in segments
     )
     for number, payload in session._large.items():
         assert ledger.find(number) is not None, f"the large payload of task {number}, which has ended"
