@@ -23,7 +23,9 @@ from simulation.users import Users
 
 PATIENCE_S = 300.0
 """When the faults are over, everything has ended after this time: a lease, the longest absence, and the work."""
-QUIET_S = 4.0
+SETTLE_S = 3.0
+"""The last of what was lost is noticed by the next beat, and what follows from that is done soon after."""
+QUIET_S = 2.5
 """How long it is watched that afterwards nothing but beats is sent."""
 LINES_KEPT = 40
 QUIET = {number for number, message in MESSAGES.items() if message in (Beat, Acknowledge)}
@@ -150,7 +152,7 @@ class World:
                     return
 
     def _all_is_over(self) -> bool:
-        if self.timeline.now < self.nemesis.over_at or self.live_clients():
+        if self.timeline.now < self.nemesis.over_at + SETTLE_S or self.live_clients():
             return False
         state = self.broker.core.state
         known = {record.identity for record in state.roster if record.line is not None}
