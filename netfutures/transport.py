@@ -95,6 +95,7 @@ class DealerLink(_Socket):
             self._send(frames)
         except zmq.Again:
             # ZeroMQ gives a connection up for good on which it got what it does not take, as an oversized frame.
+            self._socket.disconnect(self._endpoint)
             self._socket.connect(self._endpoint)
             self._send(frames)
 

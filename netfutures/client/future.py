@@ -157,8 +157,7 @@ class Future(_base.Future[_T]):
 
     # -- what the standard library's wait, as_completed and asyncio read
 
-    @property
-    def _condition(self) -> Any:  # type: ignore[override]
+    def _get_condition(self) -> Any:
         watch = self._watch
         if watch is not None and watch.condition is not None:
             return watch.condition
@@ -179,8 +178,7 @@ class Future(_base.Future[_T]):
             watch.condition = condition
             return condition
 
-    @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
+    def _get_waiters(self) -> list[Any]:
         watch = self._watch
         if watch is None or watch.waiters is None:
             if self._condition is NO_CONDITION:
@@ -188,6 +186,10 @@ class Future(_base.Future[_T]):
             watch = self._watched()
         assert watch.waiters is not None
         return watch.waiters
+
+    # To a type checker these are plain attributes, as those of the standard library's futures are.
+    _condition: Any = property(_get_condition)
+    _waiters: Any = property(_get_waiters)
 
     @property
     def _result(self) -> Any:  # type: ignore[override]
