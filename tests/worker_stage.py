@@ -10,7 +10,7 @@ from inbox import EPOCH, FUNCTION, VERSION, FakeClock, Inbox, named, through_cod
 from netfutures.conversation import Conversation
 from netfutures.fields import Payload, Reference
 from netfutures.limits import CREDIT_BYTES, CREDIT_TASKS, LEASE_S
-from netfutures.wire import Envelope, Finished, Message, Open, Tasks, Welcome, WorkerHello
+from netfutures.wire import Acknowledge, Envelope, Finished, Message, Open, Tasks, Welcome, WorkerHello
 from netfutures_worker.core.commands import (
     Command,
     EndChild,
@@ -289,13 +289,14 @@ class WorkerStage(FakeWorker):
         return base
 
     def outcomes(self) -> dict[int, Payload]:
-        """All outcomes that were told, by dispatch number; none was told twice."""
+        """All outcomes, by dispatch number, acknowledged as they are told; none was told twice."""
         found: dict[int, Payload] = {}
-        for message in self.broker.take_all(Finished):
-            for base, offset, outcomes in message.runs:
+        while messages := self.broker.take_all(Finished):
+            for base, offset, outcomes in (run for message in messages for run in message.runs):
                 for number, outcome in enumerate(outcomes, base + offset):
                     assert number not in found, f"two outcomes of dispatch {number}"
                     found[number] = outcome
+            self.say(Acknowledge())
         return found
 
     def advance(self, seconds: float) -> None:

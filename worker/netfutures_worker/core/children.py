@@ -38,7 +38,8 @@ def on_results(state: WorkerState, slot: Slot, first: int, outcomes: list[Any], 
     _finish(state, packet.work, offset, outcomes)
     if packet.done == packet.count and not packet.cut:
         slot.packets.popleft()
-    _progressed(slot, now)
+    if not slot.is_overdue or first + count > slot.seen_claim:
+        _progressed(slot, now)  # Else it is what was done before the task that stands.
 
 
 def _finish(state: WorkerState, work: Work, offset: int, outcomes: list[Any]) -> None:
