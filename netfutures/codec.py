@@ -31,6 +31,8 @@ _RUNS_AT: Final[dict[type[Message], int]] = {Submit: 2, Tasks: 2, Finished: 1, R
 """Where in a message of tasks or outcomes its runs are."""
 
 _ONLY_BYTES: Final = {bytes}
+_GARBAGE: Final = (ValueError, TypeError, KeyError, IndexError, RecursionError, msgpack.UnpackException)
+"""What bytes that are no message may raise when they are read."""
 _pack = msgpack.Packer(autoreset=True).pack
 
 
@@ -94,7 +96,7 @@ def decode(frames: Sequence[Any]) -> Envelope:
         if len(frames) > 1 or _names_a_frame(message_type, values, came):
             message = _lower(message, frames)
         return Envelope(integer(connection), integer(sequence), integer(acknowledged), message)
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError, msgpack.UnpackException) as error:
+    except _GARBAGE as error:
         raise RemoteProtocolError(f"not a message of this protocol: {type(error).__name__}: {error}"[:200]) from None
 
 
@@ -104,10 +106,13 @@ def decode_trusted(frames: Sequence[Any]) -> Envelope:
     On the path that every task takes nothing is checked again; all other messages are read by `decode`.
     """
     if len(frames) == 1:
-        kind, connection, sequence, acknowledged, *values = msgpack.unpackb(frames[0])
-        message_type = MESSAGES[kind]
-        if (message_type is Results or (message_type is Submit and not values[1])) and _are_inline(values[-1]):
-            return Envelope(connection, sequence, acknowledged, message_type(*values))
+        try:
+            kind, connection, sequence, acknowledged, *values = msgpack.unpackb(frames[0])
+            message_type = MESSAGES[kind]
+            if (message_type is Results or (message_type is Submit and not values[1])) and _are_inline(values[-1]):
+                return Envelope(connection, sequence, acknowledged, message_type(*values))
+        except _GARBAGE:
+            return decode(frames)  # Which says what is wrong with it.
     return decode(frames)
 
 

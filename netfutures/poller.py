@@ -16,10 +16,17 @@ class Poller:
         self._epoll = select.epoll()
         self._watched: dict[int, tuple[int, Callable[[], None]]] = {}
         self._awaiting_room: set[int] = set()
+        self._edges: set[int] = set()
+        """Those watched edge-triggered that have not hung up."""
 
     def watch(self, fd: int, call: Callable[[], None], *, order: int = LAST, edge: bool = False) -> None:
-        """Calls `call` when the descriptor is readable or hung up; with `edge` only when that is news."""
+        """Calls `call` when the descriptor is readable or hung up; with `edge` only when that is news.
+
+        A hang-up is told twice: the first time there may be something to read before it, which hides it.
+        """
         self._watched[fd] = (order, call)
+        if edge:
+            self._edges.add(fd)
         self._epoll.register(fd, select.EPOLLIN | (select.EPOLLET if edge else 0))
 
     def watch_room(self, fd: int, wanted: bool) -> None:
@@ -33,6 +40,8 @@ class Poller:
         """Forgets a descriptor, which must still be open; one that is not watched is none of our business."""
         if self._watched.pop(fd, None) is not None:
             self._epoll.unregister(fd)
+            self._edges.discard(fd)
+            self._awaiting_room.discard(fd)
 
     def wait(self, timeout_s: float | None) -> bool:
         """Sleeps until something is readable or the time is over, and calls what watches it; whether anything was."""
@@ -40,10 +49,14 @@ class Poller:
         watched = self._watched
         if len(events) > 1:
             events.sort(key=lambda event: watched[event[0]][0] if event[0] in watched else LAST)
-        for fd, _ in events:
+        for fd, event in events:
             entry = watched.get(fd)
-            if entry is not None:
-                entry[1]()
+            if entry is None:
+                continue
+            if event & select.EPOLLHUP and fd in self._edges:
+                self._edges.discard(fd)
+                self._epoll.modify(fd, select.EPOLLIN | select.EPOLLET)
+            entry[1]()
         return bool(events)
 
     def close(self) -> None:
