@@ -190,17 +190,19 @@ class IOThread:
         assert link is not None
         while not self.has_ended:
             self.step()
-            release_waiters()
             if self.has_ended:
                 return
+            self._poller.watch_room(link.fd, link.wants_room)
+            timeout_s = self._timeout_s()
             self.is_asleep = True
             if (queue and self._may_send()) or self._asked or link.is_ready():
                 self.is_asleep = False
+                release_waiters()
                 continue
             if queue and not self._wants_end:
                 self.is_asleep = False  # It waits for room: submits need not wake us.
-            self._poller.watch_room(link.fd, link.wants_room)
-            self._poller.wait(self._timeout_s())
+            release_waiters()
+            self._poller.wait(timeout_s)
             self.is_asleep = False
 
     def step(self) -> None:

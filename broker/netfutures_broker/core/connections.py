@@ -21,6 +21,7 @@ from .roster import WorkerRecord
 from .run import Dispatch
 from .session import ClientSession
 from .state import BrokerState, Party
+from .tasks import release_outcomes
 
 ASKED_ROUTES_MAX = 1000
 """Unknown routes that are remembered, so that each is asked who it is at most once a second."""
@@ -57,6 +58,8 @@ def accept(state: BrokerState, party: Party, route: bytes, envelope: Envelope, n
 
 def put_away(state: BrokerState, party: Party, now: float) -> None:
     """The connection of this party is over; it may come back with another one."""
+    if isinstance(party, ClientSession):
+        release_outcomes(state, party)  # What it has acknowledged must not be repeated.
     if party.line is not None and party.line.route is not None:
         del state.routes[party.line.route]
     party.line = None

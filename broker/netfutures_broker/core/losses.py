@@ -173,6 +173,7 @@ def end_session(state: BrokerState, session: ClientSession, *, at_once: bool, wh
     if session.line is not None and session.line.route is not None:
         state.routes.pop(session.line.route, None)
     state.touched.pop(session.identity, None)
+    state.acknowledging.pop(session.identity, None)
     state.owing.pop(session.identity, None)
     del state.sessions[session.identity]
     state.commands.append(SessionEnded(session.identity))

@@ -78,8 +78,9 @@ class Scheduler:
     def _on_message(self, party: Party, message: Message, now: float) -> None:
         state = self.state
         if isinstance(party, ClientSession):
-            release_acknowledged(state, party)
-            state.touch(party)
+            state.acknowledging[party.identity] = party
+            if party.outbox.waiting:
+                state.touch(party)  # Its window may be open again.
         if isinstance(message, BATCHES):
             state.owe(party, now)
         match party, message:
@@ -144,9 +145,11 @@ class Scheduler:
             hand_out(state, now)
         if state.touched:
             send_outboxes(state)
-        if state.releasing and now >= state.release_at:
-            send_releases(state)
-            state.release_at = now + RELEASE_EVERY_S
+        if now >= state.release_at and (state.acknowledging or state.releasing):
+            release_acknowledged(state)
+            if state.releasing:
+                send_releases(state)
+                state.release_at = now + RELEASE_EVERY_S
         if state.owing:
             send_acknowledgements(state, now)
         return state.drain()
@@ -155,7 +158,7 @@ class Scheduler:
         """When `wake` or `flush` is due although nothing happens."""
         state = self.state
         deadline = state.wake_at
-        if state.releasing and (deadline is None or state.release_at < deadline):
+        if (state.acknowledging or state.releasing) and (deadline is None or state.release_at < deadline):
             deadline = state.release_at
         for party in state.owing.values():
             owed_at = None if party.line is None else party.line.conversation.acknowledge_at

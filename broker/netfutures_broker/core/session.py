@@ -171,7 +171,8 @@ class ClientSession:
 
     def acknowledged(self) -> list[Outcomes]:
         """The outcomes that the client has by its own word, since this was last asked."""
-        assert self.line is not None
+        if self.line is None:
+            return []
         items = self.outbox.acknowledged(self.line.conversation.acknowledged)
         return [item for item in items if isinstance(item, Outcomes)]
 

@@ -36,6 +36,8 @@ class BrokerState:
         """Sessions whose outbox may have something to send."""
         self.owing: dict[bytes, Party] = {}
         """Parties to which an acknowledgement is owed, by identity."""
+        self.acknowledging: dict[bytes, ClientSession] = {}
+        """Sessions whose client may have acknowledged outcomes since the last release."""
         self.releasing: dict[bytes, WorkerRecord] = {}
         """Workers that have to be told what to release or drop."""
         self.release_at = 0.0

@@ -51,8 +51,15 @@ def _finish(state: BrokerState, worker: WorkerRecord, dispatch: Dispatch, offset
     state.touch(session)
 
 
-def release_acknowledged(state: BrokerState, session: ClientSession) -> None:
-    """Releases at their workers the outcomes that the client has by its own word."""
+def release_acknowledged(state: BrokerState) -> None:
+    """Releases at their workers the outcomes that clients have by their own word."""
+    sessions, state.acknowledging = state.acknowledging, {}
+    for session in sessions.values():
+        release_outcomes(state, session)
+
+
+def release_outcomes(state: BrokerState, session: ClientSession) -> None:
+    """The same for one client."""
     for outcomes in session.acknowledged():
         dispatch = outcomes.dispatch
         worker = None if dispatch is None else state.roster.get(dispatch.worker)
