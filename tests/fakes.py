@@ -180,6 +180,7 @@ class World:
         self._from_broker: deque[tuple[bytes, Envelope]] = deque()
         self._routes: dict[bytes, FakeClient | FakeWorker] = {}
         self._credit = CreditWatch()
+        self._cut_off: set[bytes] = set()
 
     def client(self, name: str = "client", initializer: bytes | None = None, /, **settings: Any) -> FakeClient:
         """A client that is welcome."""
@@ -218,6 +219,15 @@ class World:
         self._to_broker = deque(each for each in self._to_broker if each[0] != route)
         self._from_broker = deque(each for each in self._from_broker if each[0] != route)
 
+    def cut_off(self, party: FakeClient | FakeWorker) -> None:
+        """From now on nothing gets through from and to a party, and nobody notices."""
+        self._cut_off.add(party.name.encode())
+        self.lose(party)
+
+    def rejoin(self, party: FakeClient | FakeWorker) -> None:
+        """Everything gets through again."""
+        self._cut_off.remove(party.name.encode())
+
     def kill(self, worker: FakeWorker) -> None:
         """The process of a worker is gone, and its children with it."""
         self.lose(worker)
@@ -239,12 +249,14 @@ class World:
         moved = bool(self._to_broker)
         while self._to_broker:
             route, envelope = self._to_broker.popleft()
+            if route in self._cut_off:
+                continue
             self._perform(self.broker.receive(route, through_codec(envelope), self.clock.now))
         self._perform(self.broker.flush(self.clock.now))
         moved = moved or bool(self._from_broker)
         while self._from_broker:
             route, envelope = self._from_broker.popleft()
-            if route in self._routes:
+            if route in self._routes and route not in self._cut_off:
                 self._routes[route].receive(envelope)
         for worker in self.workers:
             worker.flush()
