@@ -5,6 +5,7 @@ answers comes back with another connection it is asked again.
 """
 
 from collections import deque
+from itertools import chain
 
 from netfutures.wire import Chunk, Need, RemoteProtocolError
 
@@ -74,10 +75,9 @@ def pass_on_again(state: BrokerState, party: Party) -> None:
                 state.send(party, Need(party.identity, key, wanted.offset, wanted.limit))
         return
     for session in state.sessions.values():
-        for number, needs in session.pulled.items():
-            if session.large[number] == party.identity:
-                for need in needs:
-                    state.send(party, need)
+        unanswered = [needs for key, needs in session.pulled.items() if session.large[key] == party.identity]
+        for need in chain.from_iterable(unanswered):
+            state.send(party, need)
 
 
 def on_chunk(state: BrokerState, party: Party, chunk: Chunk) -> None:
