@@ -277,6 +277,23 @@ def load_function(payload: Buffer) -> Callable[..., Any]:
     return cast("Callable[..., Any]", _load(payload))
 
 
+class Packed:
+    """A function that was pickled already, as an argument; it arrives as the function itself."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+    def __reduce__(self) -> Any:
+        return load_function, (self.payload,)
+
+
+def call(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """What a call is whose function travels among its arguments."""
+    return fn(*args, **kwargs)
+
+
 def load_call(payload: Buffer) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Rebuild the arguments of a call; whatever their unpickling raises is raised."""
     return cast("tuple[tuple[Any, ...], dict[str, Any]]", _load(payload))
@@ -399,7 +416,9 @@ def _load_loss(payload: Buffer) -> BaseException:
     """The broker wrote this one: no child lived to write an outcome."""
     from netfutures.errors import DeathCertificate, WorkerLost
 
-    return WorkerLost(certificate=DeathCertificate.from_map(certificate_of(bytes(payload))))
+    known = certificate_of(bytes(payload))
+    task = f"task {known['tasks'][0]}" if known.get("tasks") else "the task"
+    return WorkerLost(DeathCertificate.from_map(known), task, known.get("attempt", 1))
 
 
 def _load_transfer_error(payload: Buffer) -> BaseException:

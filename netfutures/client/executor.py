@@ -92,6 +92,8 @@ class Executor(StandardExecutor):
         thread = self._running_thread()
         try:
             function = thread.functions.find(fn)
+            if function.is_new:
+                function, args = thread.functions.first_use(function, args)  # type: ignore[assignment]  # with fn before
             future: Future[T] = Future(function, dump_call(args, kwargs, function.name))
         except Misuse:
             raise
@@ -126,8 +128,7 @@ class Executor(StandardExecutor):
         wait: whether to wait for that; Ctrl-C ends the wait, drops what is queued and ends what runs.
         cancel_futures: whether to cancel all that has not started.
         """
-        if self._pid != os.getpid():
-            return
+        self._check_process()
         with self._start_lock:
             self._is_shut_down = True
             thread = self._thread
@@ -162,11 +163,7 @@ class Executor(StandardExecutor):
         thread = self._thread
         if thread is not None and thread.refusal is None and not self._is_shut_down and not _is_exiting:
             return thread
-        if self._pid != os.getpid():
-            raise RuntimeError(
-                f"this executor belongs to process {self._pid}, from which this one (pid {os.getpid()}) was forked:"
-                " make a new Executor in this process"
-            )
+        self._check_process()
         with self._start_lock:
             if self._thread is not None and self._thread.refusal is not None:
                 raise self._thread.new_refusal()
@@ -177,6 +174,13 @@ class Executor(StandardExecutor):
             if self._thread is None:
                 self._thread = self._start()
             return self._thread
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise RuntimeError(
+                f"this executor belongs to process {self._pid}, from which this one (pid {os.getpid()}) was forked:"
+                " make a new Executor in this process"
+            )
 
     def _start(self) -> IOThread:
         initializer: Function | None = None

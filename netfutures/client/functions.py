@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any
 
-from netfutures.payload import dump_by_value, dump_plain, load_cloudpickle, modules_by_value
+from netfutures.payload import Packed, call, dump_by_value, dump_plain, load_cloudpickle, modules_by_value
 
 FUNCTIONS_MAX = 1000
 """As many functions a table keeps; the oldest goes first, and is pickled again when it comes again."""
 FINGERPRINT_BYTES_MAX = 64 * 1024
 """What carries more is not surveyed but pickled for each submit, and compared with the last pickle."""
+MARK_BYTES = 200
+"""A pickle by value names cloudpickle within its first bytes."""
 _MISSES_MAX = 3
 """A function that was different as often in a row is not surveyed until its pickle is once the same as before."""
 
@@ -43,9 +45,9 @@ _RISKY_NAMES = frozenset(
 
 
 class Function:
-    """A function as it travels; `number` and `sent` are for the pool, which notes there that a broker has it."""
+    """A function as it travels."""
 
-    __slots__ = ("__weakref__", "_digest", "cacheable", "name", "number", "payload", "pid", "pool", "sent")
+    __slots__ = ("__weakref__", "_digest", "cacheable", "is_new", "name", "payload", "pid", "pool")
 
     def __init__(self, payload: bytes, cacheable: bool, name: str, pool: Any = None, pid: int | None = None) -> None:
         self.payload = payload
@@ -53,8 +55,8 @@ class Function:
         self.name = name
         self.pool = pool
         self.pid = pid
-        self.number = -1
-        self.sent = False
+        self.is_new = True
+        """It was not submitted yet."""
         self._digest: bytes | None = None
 
     @property
@@ -105,6 +107,21 @@ class FunctionTable:
                 "Look at what it captures: closure, defaults, globals that it uses, the object that it is bound to."
             )
             raise
+
+    def first_use(self, function: Function, args: tuple[Any, ...]) -> tuple[Function, tuple[Any, ...]]:
+        """How a function travels when it is submitted for the first time, with the arguments of its call.
+
+        A by-value one goes among the arguments: it may never come again, as a closure that is made anew for each call,
+        and what is sent as a blob stays with broker and workers as long as the session.
+        """
+        function.is_new = False
+        if b"cloudpickle" not in function.payload[:MARK_BYTES]:
+            return function, args
+        caller = self.find(call)
+        caller.is_new = False
+        alone = Function(caller.payload, True, function.name, self._pool, self._pid)
+        alone._digest = caller.digest
+        return alone, (Packed(function.payload), *args)
 
     def _find_changeable(self, fn: Callable[..., Any]) -> Function:
         self._registry = modules_by_value()

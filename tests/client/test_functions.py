@@ -22,6 +22,7 @@ import cloudpickle
 import numpy as np
 import pytest
 
+from netfutures import payload
 from netfutures.client import functions as module
 from netfutures.client.functions import Function, FunctionTable
 from netfutures.payload import load_function
@@ -106,7 +107,7 @@ def test_a_record_names_its_function_and_its_blob() -> None:
     assert "double" in repr(record)
     assert record.pool is pool
     assert record.pid == os.getpid()
-    assert (record.number, record.sent) == (-1, False)
+    assert record.is_new
     assert len(record.digest) == 16
     assert record.digest == FunctionTable().find(double).digest != FunctionTable().find(cached).digest
     assert weakref.ref(record)() is record
@@ -470,3 +471,22 @@ assert payloads[0] == payloads[1] != payloads[2] == payloads[3]
 """
     out = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout
     assert load_function(out)(5) == 6
+
+
+def test_a_by_value_function_goes_among_its_arguments_once_and_as_a_blob_when_it_comes_again(
+    table: FunctionTable,
+) -> None:
+    function = main_module("def f(x):\n    return x + 1")["f"]
+    record = table.find(function)
+    carrier, args = table.first_use(record, (41,))
+    assert carrier.digest == table.find(payload.call).digest != record.digest
+    assert carrier.name == record.name
+    positional, _ = payload.load_call(payload.dump_call(args, {}, record.name))
+    assert payload.call(*positional) == 42
+    assert table.find(function) is record
+    assert not record.is_new
+
+
+def test_a_by_reference_function_is_a_blob_from_the_first(table: FunctionTable) -> None:
+    record = table.find(double)
+    assert table.first_use(record, (1,)) == (record, (1,))

@@ -64,7 +64,7 @@ def test_with_retries_0_only_the_task_that_ran_is_lost(stage: BrokerStage) -> No
     while more := client.results():
         results |= more
         client.acknowledge()
-    assert certificate_in(results.pop(2)) == {**DEATH, "tasks": [2]}
+    assert certificate_in(results.pop(2)) == {**DEATH, "tasks": [2], "attempt": 1}
     assert results == {1: b"A", 3: b"C"}
     worker.forget()
 

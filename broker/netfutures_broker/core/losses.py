@@ -123,6 +123,7 @@ def _lose_task(
         session.queue(Piece(dispatch.run, dispatch.offset + offset, 1), in_front=True)
         state.resume_turn(session)
     else:
+        certificate = {**certificate, "tasks": [number], "attempt": session.attempts[number] - 1}
         session.forget_attempts(number, 1)
         session.outbox.put(Outcomes(number, [lost_outcome(certificate)], None, 0))
         state.touch(session)
