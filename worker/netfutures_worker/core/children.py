@@ -216,6 +216,7 @@ def on_exited(state: WorkerState, slot: Slot, certificate: dict[str, Any], claim
         return
     if was_starting:
         # A child that dies before its first task would die again: that breaks the pool whatever `retries` says.
+        session.cannot_start = True
         certificate = {**certificate, "initializer_failed": True}
     if failure is not None:
         certificate = {**certificate, "note": failure}

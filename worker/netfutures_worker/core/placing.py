@@ -54,6 +54,8 @@ def _ahead(children: list[Slot], function: Function) -> Slot | None:
 
 def _start_children(state: WorkerState, session: WorkerSession, now: float) -> None:
     """Starts a child for each task that finds no idle one, as far as slots are free."""
+    if session.cannot_start:
+        return
     starting = sum(1 for slot in state.slots if slot.session is session and slot.state is State.STARTING)
     for slot in state.slots:
         if starting >= session.queued_tasks:

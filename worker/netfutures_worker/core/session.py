@@ -44,6 +44,7 @@ class WorkerSession:
     """One session, as this worker knows it."""
 
     __slots__ = (
+        "cannot_start",
         "closing",
         "functions",
         "identity",
@@ -64,6 +65,8 @@ class WorkerSession:
         self.recent_estimate_s: float | None = None
         """How long tasks take of the function that was measured last."""
         self.closing = False
+        self.cannot_start = False
+        """A child of it died before its first task: the broker breaks it, and until then no other is started."""
 
     def learn(self, digest: bytes, payload: Given, keep: bool) -> Function:
         """A blob of this session; one that is known stays as it is."""
