@@ -30,6 +30,8 @@ class Nemesis:
         """During this time users submit and faults happen."""
         self.over_at = self.span_s
         self.happened: list[str] = []
+        self._whole_at: dict[str, float] = {}
+        """Until when peers suffer from having been cut off; what happens to them meanwhile adds up."""
 
     def plan(self) -> None:
         """Everything that will go wrong."""
@@ -124,7 +126,9 @@ class Nemesis:
         peer.cut = directions
         ends = self.random.random() < 0.5
         self._silence(peer, lasts_s)
-        if lasts_s > (RECONNECTS_SAFELY_S if ends else LEASE_S - 5.0):
+        is_again = self.world.timeline.now < self._whole_at.get(peer.name, 0.0)
+        self._whole_at[peer.name] = self.world.timeline.now + lasts_s + UNHEARD_S
+        if is_again or lasts_s > (RECONNECTS_SAFELY_S if ends else LEASE_S - 5.0):
             self.world.network.excuse(peer, "it was cut off")
         if ends and peer.connection is not None:
             moment = self.random.random() * 0.3
