@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netfutures import fields as declared
-from netfutures.codec import decode, encode
+from netfutures.codec import decode, decode_trusted, encode
 from netfutures.fields import BLOB, CHUNKS, FRAME, Reference
 from netfutures.limits import (
     BATCH_TASKS_MAX,
@@ -173,6 +173,19 @@ def test_a_long_text_is_cut() -> None:
     )
 
 
+@given(envelopes)
+@settings(BRIEF, max_examples=60)
+def test_what_a_trusted_process_sends_means_the_same(envelope: Envelope) -> None:
+    frames = in_bytes(encode(envelope))
+    assert encode(decode_trusted(frames)) == encode(decode(frames))
+
+
+def test_garbage_of_a_trusted_process_is_refused_too() -> None:
+    for frames in ([], [b""], [b"\x93\x0f\x01\x02"], [msgpack.packb([15, 1, 2, 3, 5])], [LARGE, LARGE]):
+        with pytest.raises(RemoteProtocolError):
+            decode_trusted(frames)
+
+
 # Refusals.
 
 
@@ -260,6 +273,58 @@ def test_more_tasks_than_a_batch_may_have_are_refused() -> None:
     refused(msgpack.packb(header))
     header[4] = [[1, [b""]]] * (BATCH_TASKS_MAX + 1)
     refused(msgpack.packb(header))
+
+
+WRONG: dict[Any, Any] = {
+    declared.Integer: "5",
+    declared.Word: -1,
+    declared.Seconds: -1.0,
+    declared.Flag: 1,
+    declared.Text: b"bytes",
+    declared.Identity: b"short",
+    declared.Map: [],
+    declared.Maps: [5],
+    declared.Version: [1],
+    declared.Key: b"short",
+    declared.Content: 5,
+    declared.OptionalPayload: 5,
+    declared.Identities: [b"short"],
+    declared.Blobs: [[b"d" * 16, b"x", 1]],
+    declared.SubmittedRuns: [[1, b"d" * 16, [], [b"x"]]],
+    declared.FinishedRuns: [[1, 0, []]],
+    declared.ResultsRuns: [[1]],
+    declared.NumberRanges: {},
+    declared.DispatchRanges: [[1, 2]],
+    declared.OutputRecords: [[b"s" * 16, 1, 0, 1, "text"]],
+    declared.PrintedRecords: [[1, 1]],
+}
+GOOD: dict[Any, Any] = {
+    declared.Integer: 1,
+    declared.Word: 1,
+    declared.Seconds: 1.0,
+    declared.Flag: True,
+    declared.Text: "text",
+    declared.Identity: b"i" * 16,
+    declared.Map: {},
+    declared.Version: (1, 0),
+    declared.Key: 1,
+    declared.Content: b"x",
+    declared.OptionalPayload: None,
+}
+WRONG_BY_CHECK = {kind.__metadata__[0]: value for kind, value in WRONG.items()}
+GOOD_BY_CHECK = {kind.__metadata__[0]: value for kind, value in GOOD.items()}
+
+
+@pytest.mark.parametrize("kind", MESSAGES.values(), ids=lambda kind: kind.__name__)
+def test_a_wrong_value_in_any_field_of_any_message_is_refused(kind: type[Message]) -> None:
+    hints = get_type_hints(kind, include_extras=True)
+    checks = [hints[each.name].__metadata__[0] for each in fields(kind)]  # type: ignore[arg-type]  # it is a dataclass
+    header, *payload = in_bytes(encode(Envelope(1, 2, 3, kind(*[GOOD_BY_CHECK.get(check, []) for check in checks]))))
+    decode([header, *payload])
+    for place, check in enumerate(checks, 4):
+        changed = msgpack.unpackb(header)
+        changed[place] = WRONG_BY_CHECK[check]
+        refused(msgpack.packb(changed), *payload)
 
 
 # Garbage.
