@@ -37,10 +37,12 @@ def main() -> None:
     from netfutures_worker.zygote import ZygoteLost, start_zygote
 
     zygote = start_zygote()
-    # The client's pidfd says first that it is gone; this is for the case that the loop does not get to look at it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    die_with_parent(signal.SIGTERM)
     cluster = _Cluster(setup, zygote, channel, client_fd)
+    # The client's pidfd says first that it is gone; this is for the case that the loop does not get to look at it.
+    signal.signal(signal.SIGTERM, cluster.leave)
+    die_with_parent(signal.SIGTERM)
+    if os.getppid() != client:
+        return
     try:
         cluster.serve()
     except ZygoteLost as error:
@@ -90,7 +92,8 @@ class _Cluster:
         self._client_link = to_client
         self._poller.watch(to_client.fd, to_client.mark_readable, edge=True)
         self._client_fd = client_fd
-        self._poller.watch(client_fd, self._client_ended)
+        self._is_ending = False
+        self._poller.watch(client_fd, self.leave)
 
     def serve(self) -> None:
         """Turns, until the client is gone, or its session is over and the children have ended in good order."""
@@ -119,15 +122,19 @@ class _Cluster:
     def _session_ended(self, session: bytes) -> None:
         self._is_over = True
 
-    def _client_ended(self) -> None:
-        """The client is gone: nobody wants anything of this any more."""
-        sys.exit(0)
+    def leave(self, *_: object) -> None:
+        """The client is gone, or this is told to end: nobody wants anything of it any more.
+
+        The kernel sends a signal for each thread of the client that dies: only the first one breaks off what goes on.
+        """
+        if not self._is_ending:
+            self._is_ending = True
+            sys.exit(0)
 
     def end(self) -> None:
         """Kills what still runs, and leaves no process and no file behind."""
-        # That the client is gone is known, and must not break this off.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        self._poller.unwatch(self._client_fd)
+        self._is_ending = True
+        self._poller.unwatch(self._client_fd)  # It stays readable, and would never let the poller sleep.
         deadline = _clock() + END_TIMEOUT_S
         worker = self._worker
         worker.end_children()

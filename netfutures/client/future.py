@@ -114,8 +114,8 @@ class Future(_base.Future[_T]):
                 return False
             if number is not None:
                 self._refuse_after_fork(function)
-                if not function.pool.recall(self):
-                    return self.cancelled()
+                if not function.pool.recall(self) and not self.cancelled():
+                    return False
                 break
             ended = CANCELLED if function is None else CANCELLED_AND_NOTIFIED
             if _end(self, ended, NOTHING, None, unsent_only=True):

@@ -111,10 +111,10 @@ class IOThread:
         """Cancels a task that was handed out, if it has not started; waits at most a second for the answer."""
         if self.has_ended or self._broker_is_silent:
             return False
-        asked = Asked(future)
+        asked = Asked(future, waits=threading.current_thread() not in (self._thread, self._delivery._thread))
         self._asked.append(asked)
         self.wake()
-        if threading.current_thread() in (self._thread, self._delivery._thread):
+        if not asked.waits:
             return False  # Our own threads never wait; it is cancelled when the answer comes, if it can be.
         if not asked.lock.acquire(timeout=CANCEL_TIMEOUT_S):
             asked.is_abandoned = True

@@ -13,10 +13,12 @@ from .future import Future, cancel_returned, give_back
 class Asked:
     """Somebody who called `cancel` on a task that was handed out, and waits."""
 
-    __slots__ = ("answer", "future", "is_abandoned", "lock")
+    __slots__ = ("answer", "future", "is_abandoned", "lock", "waits")
 
-    def __init__(self, future: Future[Any]) -> None:
+    def __init__(self, future: Future[Any], *, waits: bool = False) -> None:
         self.future = future
+        self.waits = waits
+        """Whether somebody waits for the answer, who then runs the callbacks before `cancel` returns."""
         self.answer = False
         self.is_abandoned = False
         """They gave up waiting and said False, so the task must run."""
@@ -61,7 +63,7 @@ class Recalls:
             return []
         has_callbacks = not future.done() and not asked.is_abandoned and cancel_returned(future)
         asked.reply(future.cancelled())
-        return [future] if has_callbacks else []
+        return [future] if has_callbacks and not asked.waits else []
 
     def sent(self, request: int) -> None:
         """The request is on its way."""
@@ -76,7 +78,7 @@ class Recalls:
         for future in give_back(calls):
             asked = by_future.get(id(future))
             if self.cancels_all or (asked is not None and not asked.is_abandoned):
-                if cancel_returned(future):
+                if cancel_returned(future) and (asked is None or not asked.waits):
                     with_callbacks.append(future)
             else:
                 again.append(future)
