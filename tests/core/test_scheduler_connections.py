@@ -16,6 +16,7 @@ from netfutures.wire import (
     ClientHello,
     Close,
     Envelope,
+    Goodbye,
     Open,
     Output,
     Printed,
@@ -28,6 +29,7 @@ from netfutures.wire import (
     Who,
     WorkerHello,
 )
+from netfutures_broker.core.connections import ASKED_ROUTES_MAX
 
 
 @pytest.fixture
@@ -336,3 +338,28 @@ def test_everybody_who_is_connected_hears_a_beat_each_second(stage: BrokerStage)
     client, worker = stage.client(), stage.worker()
     stage.advance(10 * BEAT_S + 0.1)
     assert len(client.take_all(Beat)) == len(worker.take_all(Beat)) == 10
+
+
+def test_many_strangers_are_not_remembered_for_ever(stage: BrokerStage) -> None:
+    for number in range(ASKED_ROUTES_MAX + 10):
+        stage.receive(b"stranger %d" % number, Envelope(1, 1, 0, Beat(0)))
+    assert len(stage.core.state.asked_who) <= ASKED_ROUTES_MAX
+
+
+def test_a_worker_s_hello_of_an_older_connection_is_dropped(stage: BrokerStage) -> None:
+    worker = stage.worker()
+    worker.hello()
+    newest = worker.conversation
+    worker.conversation = type(newest)(newest.connection - 1)
+    with pytest.raises(AssertionError, match="no Welcome"):
+        worker.hello()
+    worker.conversation = newest
+    assert stage.core.statistics().stale_messages == 1
+
+
+def test_a_worker_that_says_goodbye_is_gone(stage: BrokerStage) -> None:
+    worker = stage.worker()
+    worker.say(Goodbye("stopped"))
+    assert stage.core.statistics().workers == 0
+    worker.say(Beat(1))
+    worker.take(Who)

@@ -303,3 +303,14 @@ def test_whoever_asks_later_for_an_outcome_that_is_gone_is_told_so(stage: Broker
     client = stage.client()
     client.say(Need(client.identity, 77, 0, 10))
     assert client.take(Chunk) == Chunk(client.identity, 77, 0, b"", True)
+
+
+def test_a_loss_of_a_session_that_is_over_is_nothing(stage: BrokerStage) -> None:
+    client, worker = stage.client(), stage.worker()
+    client.submit(b"a")
+    worker.forget()
+    client.say(Goodbye("enough"))
+    child_dies(worker, client, (1, 0, 1))
+    client.take(Goodbye)
+    worker.take(Close)
+    assert not client.has(Broken)

@@ -442,3 +442,24 @@ def test_of_two_outcomes_of_a_task_that_ran_again_the_first_to_be_here_counts(st
     stage.say(Results([(1, [b"made again"])]), batch=True)
     stage.say(Chunk(stage.core.identity.session, 55, 0, bytes(MiB), False))
     assert stage.outcomes == {"a": b"made again"}
+
+
+def test_a_broker_that_is_not_heard_for_the_reconnect_timeout_is_given_up(stage: ClientStage) -> None:
+    stage.submit(["a"])
+    stage.advance(stage.core.identity.reconnect_timeout_s + BEAT_S)
+    assert stage.certificate is not None
+    assert "nothing was heard of the broker for" in stage.certificate["note"]
+    assert stage.broken_calls == ["a"]
+    stage.turn()
+    stage.broker.forget()
+
+
+def test_what_comes_back_of_calls_that_have_ended_is_nothing(stage: ClientStage) -> None:
+    stage.submit(["a", "b"])
+    request = stage.recall()
+    stage.say(Results([(1, [b"A"])]), batch=True)
+    stage.say(Cancelled(request, [(1, 1), (1, 2), (77, 1)], True), batch=True)
+    assert stage.given_back == {request: []}
+    stage.say(Results([(2, [b"B"])]), batch=True)
+    assert stage.outcomes == {"a": b"A", "b": b"B"}
+    stage.broker.forget()

@@ -374,3 +374,17 @@ def test_finished_outcomes_are_not_called_back(stage: WorkerStage) -> None:
     recall(stage)
     assert stage.broker.take(TakenBack) == TakenBack(1, [])
     assert len(stage.broker.take_all(Finished)) == 1
+
+
+def test_a_child_that_moves_on_has_no_task_that_stands(stage: WorkerStage) -> None:
+    measured(stage, 0.0001)
+    stage.hand(*[b"x"] * 10)
+    child = stage.children[0]
+    for _ in range(10):
+        child.start()
+        stage.advance(STARTED_AFTER_S * 0.7)
+        child.end_task()
+    stage.tell(0)
+    stage.flush()
+    assert not stage.broker.has(Started)
+    stage.outcomes()
