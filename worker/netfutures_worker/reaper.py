@@ -28,7 +28,8 @@ def end_strays(known: Container[int], in_flight: int = 0) -> int:
     deadline = time.monotonic() + _WAIT_S_MAX
     ended = 0
     for _ in range(_ROUNDS_MAX):
-        strays = [pid for pid in _children() if pid not in known]
+        # The kernel's list may leave one out while another dies, so that none must be seen twice.
+        strays = [pid for pid in _children() if pid not in known] or [pid for pid in _children() if pid not in known]
         if not strays:
             break
         for pid in strays:
