@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,11 @@ class Nemesis:
         self.span_s = self.random.choice((1.0, 3.0, 10.0))
         """During this time users submit and faults happen."""
         self.over_at = self.span_s
+        self.aims = self.random.random() < 0.4
+        """Connections break while something important is under way."""
         self.happened: list[str] = []
         self._whole_at: dict[str, float] = {}
-        """Until when peers suffer from having been cut off; what happens to them meanwhile adds up."""
+        """Until when peers suffer from something; what happens to them meanwhile adds up."""
 
     def plan(self) -> None:
         """Everything that will go wrong."""
@@ -78,6 +81,14 @@ class Nemesis:
     def _length_s(self) -> float:
         return self.random.uniform(*self.random.choice((SHORT_S, SHORT_S, MIDDLE_S, LONG_S)))
 
+    def _suffers(self, peer: Peer, lasts_s: float, *, bearable_s: float) -> None:
+        """Something happens to the peer for a while; if that is too long, or too much, it may be given up."""
+        now = self.world.timeline.now
+        whole_at = self._whole_at.get(peer.name, 0.0)
+        self._whole_at[peer.name] = max(whole_at, now + lasts_s + UNHEARD_S)
+        if now < whole_at or lasts_s > bearable_s:
+            self.world.network.excuse(peer, "too much has happened to it")
+
     def _silence(self, peer: Peer, lasts_s: float) -> None:
         """The peer hears nothing for so long; a client gives up when that is too long for it."""
         if isinstance(peer, ClientParty) and lasts_s > peer.wishes.reconnect_timeout_s - UNHEARD_S:
@@ -92,8 +103,20 @@ class Nemesis:
     def break_connection(self) -> None:
         """A connection ends, both sides see it, and the peer is back at once."""
         peer = self._peer()
-        if peer is not None and peer.connection is not None:
+        if peer is not None:
+            self._break_connection_of(peer)
+
+    def aim_at(self, peer: Peer) -> None:
+        """The connection of this peer breaks before what it has just sent is acknowledged, if this is such a world."""
+        if self.aims and self.random.random() < 0.3:
+            delay_s = self.world.network.hostility.latency_s * 4 * self.random.random()
+            delay_s += self.random.choice((0.0, 0.0, 0.01))
+            self.world.timeline.after(delay_s, self._break_connection_of, peer)
+
+    def _break_connection_of(self, peer: Peer) -> None:
+        if peer.is_alive and peer.connection is not None:
             self._note(f"connection of {peer.name} breaks", 1.0)
+            self._suffers(peer, 0.0, bearable_s=1.0)
             self.world.network.end(peer.connection, self.random.random() * 0.01, self.random.random() * 0.01)
 
     def break_half(self) -> None:
@@ -105,9 +128,10 @@ class Nemesis:
         self._note(f"connection of {peer.name} half breaks for {late_s:.1f} s", late_s)
         self._silence(peer, late_s)
         if self.random.random() < 0.5:
+            self._suffers(peer, 0.0, bearable_s=1.0)
             self.world.network.end(peer.connection, 0.0, late_s)
         else:
-            self.world.network.excuse(peer, "it did not see that its connection had ended")
+            self._suffers(peer, late_s, bearable_s=0.0)
             self.world.network.end(peer.connection, late_s, 0.0)
 
     def cut(self) -> None:
@@ -126,10 +150,7 @@ class Nemesis:
         peer.cut = directions
         ends = self.random.random() < 0.5
         self._silence(peer, lasts_s)
-        is_again = self.world.timeline.now < self._whole_at.get(peer.name, 0.0)
-        self._whole_at[peer.name] = self.world.timeline.now + lasts_s + UNHEARD_S
-        if is_again or lasts_s > (RECONNECTS_SAFELY_S if ends else LEASE_S - 5.0):
-            self.world.network.excuse(peer, "it was cut off")
+        self._suffers(peer, lasts_s, bearable_s=RECONNECTS_SAFELY_S if ends else LEASE_S - 5.0)
         if ends and peer.connection is not None:
             moment = self.random.random() * 0.3
             self.world.timeline.after(moment * lasts_s, self.world.network.end, peer.connection, 0.0, 0.0)
@@ -173,6 +194,8 @@ class Nemesis:
         self._note(f"the broker is stopped for {lasts_s:.1f} s", lasts_s)
         for client in self.world.live_clients():
             self._silence(client, lasts_s)
+        for worker in self.world.live_workers():
+            self._suffers(worker, lasts_s, bearable_s=math.inf)
         self.world.broker.paused_until = self.world.timeline.now + lasts_s
 
     def pause_peer(self) -> None:
@@ -181,8 +204,8 @@ class Nemesis:
         if peer is None:
             return
         self._note(f"{peer.name} is stopped for {lasts_s:.2f} s", lasts_s)
-        if isinstance(peer, WorkerParty) and lasts_s > LEASE_S - SUSPECT_AFTER_S:
-            self.world.network.excuse(peer, "it was stopped")
+        if isinstance(peer, WorkerParty):
+            self._suffers(peer, lasts_s, bearable_s=LEASE_S - SUSPECT_AFTER_S)
         peer.paused_until = self.world.timeline.now + lasts_s
 
     def speak_nonsense(self) -> None:

@@ -147,9 +147,9 @@ class Network:
         self.breaks += 1
         timeline = self.timeline
         connection.is_open = False
-        if timeline.chance(0.5):
+        if timeline.chance(0.8):
             connection.late_until = timeline.now + self.hostility.latency_s * 3 * timeline.random.random()
-            connection.late_s = timeline.random.choice((0.0, 0.001, 0.1, 0.3, 1.5)) + 1e-6
+            connection.late_s = timeline.random.choice((0.0, 0.12, 0.2, 0.3, 1.5)) + 1e-6
         timeline.trace(connection.peer.name, f"connection {connection.route.hex()} ended")
         timeline.after(peer_after_s, self._peer_sees, connection)
         timeline.after(broker_after_s, self._broker_sees, connection)

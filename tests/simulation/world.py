@@ -88,6 +88,10 @@ class World:
         self._pids += 1
         return self._pids
 
+    def worker_named(self, name: str) -> WorkerParty:
+        """The worker of this name."""
+        return next(worker for worker in self.workers if worker.name == name)
+
     def live_workers(self) -> list[WorkerParty]:
         """Workers whose process lives."""
         return [worker for worker in self.workers if worker.is_alive]
