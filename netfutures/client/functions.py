@@ -84,6 +84,8 @@ class FunctionTable:
             tuple[int, ...], tuple[Function, list[Any]]
         ] = {}  # by the ids of the parts, which it holds
         self._last: dict[int, Function] = {}  # the last pickle of other callables; only ever compared
+        if "cloudpickle" in sys.modules:
+            load_cloudpickle()  # The user may have registered modules with it.
         self._registry = modules_by_value()
         self._registered = frozenset(self._registry)
 
