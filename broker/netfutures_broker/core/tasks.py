@@ -81,7 +81,7 @@ def on_output(state: BrokerState, worker: WorkerRecord, message: Output) -> None
         session = state.sessions.get(identity)
         if session is not None:
             dispatch = worker.dispatches.get(base)
-            is_known = dispatch is not None and dispatch.session == identity
+            is_known = dispatch is not None and dispatch.session == identity and offset < dispatch.count
             number = dispatch.first + offset if dispatch is not None and is_known else NO_TASK
             session.outbox.put(Printed([(number, stream, text)]))
             state.touch(session)
