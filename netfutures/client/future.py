@@ -21,7 +21,20 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from netfutures.payload import Misuse, is_error, load_outcome
 
-from .watch import ERROR, NO_CONDITION, NO_WAITERS, NOTHING, PACKED, VALUE, Form, Watch, call, collect_wakers, lock
+from .watch import (
+    ERROR,
+    NO_CONDITION,
+    NO_WAITERS,
+    NOTHING,
+    PACKED,
+    VALUE,
+    Form,
+    Watch,
+    call,
+    collect_wakers,
+    lock,
+    take_wakers,
+)
 from .watch import release_waiters as release_waiters
 
 if TYPE_CHECKING:
@@ -468,7 +481,8 @@ def settle(futures: Sequence[Future[Any]], outcomes: Sequence[Outcome]) -> list[
     watched: list[tuple[Future[Any], Outcome]] = []
     with lock:
         for future, outcome in zip(futures, outcomes, strict=True):
-            if future._watch is not None:
+            watch = future._watch
+            if watch is not None and (watch.condition is not None or watch.callbacks is not None):
                 watched.append((future, outcome))
                 continue
             state = future._state
@@ -476,6 +490,8 @@ def settle(futures: Sequence[Future[Any]], outcomes: Sequence[Outcome]) -> list[
                 future._payload = outcome
                 future._function = PACKED
                 future._state = FINISHED
+                if watch is not None:
+                    take_wakers(watch)
     return [pair for pair in watched if not settle_one(*pair, defer=True)] if watched else watched
 
 

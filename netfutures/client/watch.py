@@ -94,6 +94,12 @@ def collect_wakers(watch: Watch) -> None:
     _to_wake.extend(wakers)
 
 
+def take_wakers(watch: Watch) -> None:
+    """The same for one who holds the lock already, after the future's state was stored."""
+    _to_wake.extend(watch.wakers)
+    watch.wakers.clear()
+
+
 def release_waiters() -> None:
     """Wake those whose futures are done. The I/O thread calls this last, just before the sleep that frees the GIL."""
     while _to_wake:

@@ -130,11 +130,8 @@ class Session:
         self._heard_at = now
         message = envelope.message
         line = self._line
-        if isinstance(message, Refused) and envelope.connection == 0:
-            self._break({"note": f"the broker refused this session: {message.reason}"})
-        elif isinstance(message, Who) and envelope.connection == 0:
-            if self._is_welcome:
-                self._say_hello(now)
+        if envelope.connection == 0:
+            self._on_unnumbered(message, now)
         elif line is not None and not self._is_over:
             verdict = line.conversation.accept(envelope.connection, envelope.sequence, envelope.acknowledged)
             if verdict is Verdict.FRESH:
@@ -144,6 +141,13 @@ class Session:
                 self._gaps += 1
                 self._say_hello(now)
         return self._drain()
+
+    def _on_unnumbered(self, message: Message, now: float) -> None:
+        """What a broker says to somebody whom it does not know, or no more."""
+        if isinstance(message, Refused):
+            self._break({"note": f"the broker refused this session: {message.reason}"})
+        elif isinstance(message, Who) and self._is_welcome:
+            self._say_hello(now)
 
     @property
     def room(self) -> tuple[int, int]:
