@@ -195,7 +195,7 @@ def test_thirty_executors_in_a_row_leave_the_process_as_it_was() -> None:
     for number in range(30):
         one(number)
     gc.collect()
-    assert open_files() == files
+    assert open_files().items() <= files.items()
     assert threading.active_count() == threads
     assert set(processes_of_this_run()) == processes
 
@@ -212,7 +212,7 @@ def test_a_broken_executor_leaves_nothing_either() -> None:
     for _ in range(3):
         one()
     gc.collect()
-    assert open_files() == files
+    assert open_files().items() <= files.items()
     assert threading.active_count() == threads
 
 

@@ -65,8 +65,13 @@ with Executor(1) as executor:
 
 def test_callbacks_and_wait_come_after_the_output(run_script: Script) -> None:
     ended = run_script("""
+import sys
 from concurrent.futures import as_completed, wait
 from netfutures import Executor
+
+def say(*words):
+    sys.stdout.write(" ".join(map(str, words)) + "\\n")  # All at once, since other output may come between.
+    sys.stdout.flush()
 
 def speak(number):
     print("task", number)
@@ -74,11 +79,11 @@ def speak(number):
 
 with Executor(1) as executor:
     future = executor.submit(speak, 1)
-    future.add_done_callback(lambda future: print("callback", future.result(), flush=True))
+    future.add_done_callback(lambda future: say("callback", future.result()))
     wait([future])
     futures = [executor.submit(speak, number) for number in range(2, 5)]
     for future in as_completed(futures):
-        print("completed", future.result(), flush=True)
+        say("completed", future.result())
 """)
     order = {line: place for place, line in enumerate(ended.lines)}
     assert order["task 1"] < order["callback 1"]
