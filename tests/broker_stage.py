@@ -14,6 +14,7 @@ from netfutures.wire import (
     Envelope,
     Finished,
     Message,
+    RemoteProtocolError,
     Results,
     Submit,
     TakenBack,
@@ -211,13 +212,19 @@ class BrokerStage:
             match command:
                 case Send(route, envelope):
                     if route in self.peers:
-                        self.peers[route].hear(envelope)
+                        self._deliver(self.peers[route], envelope)
                 case Note(text):
                     self.notes.append(text)
                 case SessionEnded(session):
                     self.ended.append(session)
         check_broker(self.core.state)
         self._credit.check(self.core.state)
+
+    def _deliver(self, peer: Peer, envelope: Envelope) -> None:
+        try:
+            peer.hear(envelope)
+        except RemoteProtocolError as error:
+            raise AssertionError(f"{peer.name} cannot read {envelope}") from error
 
     def leave(self) -> None:
         """The end of a test."""

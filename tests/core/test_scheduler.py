@@ -254,8 +254,12 @@ def test_what_tasks_print_comes_before_their_outcome(stage: BrokerStage) -> None
 
 def test_output_that_belongs_to_no_known_task_is_still_printed(stage: BrokerStage) -> None:
     client, worker = stage.client(), stage.worker()
+    client.submit(b"a")
+    worker.forget()
     worker.say(Output([(client.identity, 77, 0, 2, b"?"), (b"u" * 16, 1, 0, 1, b"of nobody")]), batch=True)
-    assert client.take(Printed).records == [(NO_TASK, 2, b"?")]
+    worker.say(Output([(client.identity, 1, 1 << 61, 2, b"beyond")]), batch=True)
+    records = [record for message in client.take_all(Printed) for record in message.records]
+    assert records == [(NO_TASK, 2, b"?"), (NO_TASK, 2, b"beyond")]
 
 
 # Acknowledgements.

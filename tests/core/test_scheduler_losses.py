@@ -6,10 +6,23 @@ from typing import Any
 import pytest
 
 from broker_stage import BrokerStage, ClientPeer, WorkerPeer
-from netfutures.fields import CHUNKS, Dispatched, Payload, Reference
+from netfutures.fields import BLOB, CHUNKS, Dispatched, Payload, Reference
 from netfutures.limits import RELEASE_EVERY_S
 from netfutures.loss import LOST_TAG, certificate_of
-from netfutures.wire import Beat, Broken, Chunk, Close, Goodbye, Lost, Need, Open, Release, Started, Tasks
+from netfutures.wire import (
+    Beat,
+    Broken,
+    Chunk,
+    Close,
+    Goodbye,
+    Lost,
+    Need,
+    Open,
+    Release,
+    RemoteProtocolError,
+    Started,
+    Tasks,
+)
 
 DEATH = {"host": "here", "pid": 4711, "exit_code": None, "signal": 9}
 
@@ -314,3 +327,23 @@ def test_a_loss_of_a_session_that_is_over_is_nothing(stage: BrokerStage) -> None
     client.take(Goodbye)
     worker.take(Close)
     assert not client.has(Broken)
+
+
+def test_a_worker_cannot_lose_one_session_s_task_in_the_name_of_another(stage: BrokerStage) -> None:
+    client, other, worker = stage.client(retries=0), stage.client("other", retries=0), stage.worker()
+    client.submit(b"a")
+    worker.forget()
+    child_dies(worker, other, (1, 0, 1))
+    assert not other.results()
+    worker.finish(1, b"A")
+    assert client.results() == {1: b"A"}
+
+
+@pytest.mark.parametrize("outcome", [Reference(CHUNKS, 2, LARGE), Reference(BLOB, 1, LARGE)])
+def test_an_outcome_that_refers_to_something_else_is_refused(stage: BrokerStage, outcome: Reference) -> None:
+    client, worker = stage.client(), stage.worker()
+    client.submit(b"a", b"b")
+    worker.forget()
+    with pytest.raises(RemoteProtocolError, match="refers to something else"):
+        worker.finish(1, outcome)
+    assert stage.core.statistics().held_tasks == 2

@@ -29,7 +29,7 @@ def on_lost(state: BrokerState, worker: WorkerRecord, message: Lost) -> None:
     lost: list[LostPart] = []
     for base, offset, count in message.dispatched:
         dispatch = worker.dispatches.get(base)
-        if dispatch is not None:
+        if dispatch is not None and dispatch.session == session.identity:
             lost += [(dispatch, *part) for part in dispatch.current_parts(offset, count)]
     numbers = [dispatch.first + at for dispatch, start, count in lost for at in range(start, start + count)]
     _lose(state, session, worker, lost, {**message.certificate, "tasks": numbers[:TASKS_NAMED_MAX]})

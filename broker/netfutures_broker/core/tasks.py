@@ -1,7 +1,7 @@
 """What clients and workers say of tasks: submitted, started, finished, printed, called back."""
 
-from netfutures.fields import NO_TASK, Dispatched, Payload, Reference
-from netfutures.wire import Cancel, Finished, Output, Printed, Running, Submit, TakenBack
+from netfutures.fields import CHUNKS, NO_TASK, Dispatched, Payload, Reference
+from netfutures.wire import Cancel, Finished, Output, Printed, RemoteProtocolError, Running, Submit, TakenBack
 
 from .roster import WorkerRecord
 from .run import Dispatch
@@ -39,16 +39,24 @@ def on_finished(state: BrokerState, worker: WorkerRecord, message: Finished) -> 
 def _finish(state: BrokerState, worker: WorkerRecord, dispatch: Dispatch, offset: int, outcomes: list[Payload]) -> None:
     count = len(outcomes)
     session = state.sessions[dispatch.session]
+    if Reference in set(map(type, outcomes)):
+        _note_large(session, worker, dispatch.base + offset, outcomes)
     dispatch.advance(offset, count, Event.FINISHED)
     worker.finish(dispatch, offset, count)
     session.forget_attempts(dispatch.first + offset, count)
     state.counters.done_tasks += count
-    if Reference in set(map(type, outcomes)):
-        for outcome in outcomes:
-            if type(outcome) is Reference and type(outcome.key) is int:
-                session.large[outcome.key] = worker.identity
     session.outbox.put(Outcomes(dispatch.first + offset, outcomes, dispatch, offset))
     state.touch(session)
+
+
+def _note_large(session: ClientSession, worker: WorkerRecord, first: int, outcomes: list[Payload]) -> None:
+    """Outcomes that stay at their worker until they are pulled; each is named by its dispatch number."""
+    large = [number for number, outcome in enumerate(outcomes, first) if type(outcome) is Reference]
+    for number in large:
+        outcome = outcomes[number - first]
+        if outcome != Reference(CHUNKS, number, outcome[2]):
+            raise RemoteProtocolError(f"the outcome of dispatch {number} refers to something else: {outcome!r}")
+    session.large.update(dict.fromkeys(large, worker.identity))
 
 
 def release_acknowledged(state: BrokerState) -> None:
