@@ -15,6 +15,7 @@ from typing import Any
 from netfutures.errors import BrokenWorkerPool, DeathCertificate
 from netfutures.fields import Blob
 from netfutures.limits import BATCH_BYTES_MAX, BATCH_TASKS_MAX, CANCEL_TIMEOUT_S
+from netfutures.link import BadMessage
 from netfutures.poller import Poller
 from netfutures.stream import StreamLink
 from netfutures.wire import RemoteProtocolError
@@ -362,13 +363,13 @@ class IOThread:
         link, session = self._link, self._session
         assert link is not None
         for _ in range(FRAMES_PER_TURN_MAX):
-            received = link.receive()
-            if received is None:
-                return
-            self._broker_is_silent = False
             try:
+                received = link.receive()
+                if received is None:
+                    return
+                self._broker_is_silent = False
                 self._perform(session.receive(received.envelope, now), now)
-            except RemoteProtocolError as error:
+            except (BadMessage, RemoteProtocolError) as error:
                 self._perform(session.give_up({"note": f"the broker broke the protocol: {error}"}), now)
 
     def _on_embedded_death(self) -> None:
