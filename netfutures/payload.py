@@ -342,6 +342,11 @@ class RemoteTraceback(Exception):
         return self.tb
 
 
+def is_loss(outcome: Buffer) -> bool:
+    """Does this outcome say that the task was lost? Looks at the first byte only."""
+    return outcome[0] == _LOST
+
+
 def is_error(outcome: Buffer) -> bool:
     """Is this outcome an error? Looks at the first byte only; a damaged one is not, until it is loaded."""
     return outcome[:1] in (b"E", b"T", LOST_TAG)
@@ -385,7 +390,7 @@ def load_outcome(payload: Buffer, name: Callable[[], str] = _name_result) -> tup
         if first == _TRANSFER:
             return None, _load_transfer_error(payload)
         if first == _LOST:
-            return None, _load_loss(payload)
+            return None, load_loss(payload)
         return _load(payload), None
     except KeyboardInterrupt as error:
         if threading.current_thread() is threading.main_thread():
@@ -412,12 +417,14 @@ def _load_error(payload: Buffer) -> BaseException:
     return again
 
 
-def _load_loss(payload: Buffer) -> BaseException:
-    """The broker wrote this one: no child lived to write an outcome."""
+def load_loss(payload: Buffer, function_name: str = "") -> BaseException:
+    """The error of a task that was lost; the broker wrote this outcome, since no child lived to write one."""
     from netfutures.errors import DeathCertificate, WorkerLost
 
     known = certificate_of(bytes(payload))
     task = f"task {known['tasks'][0]}" if known.get("tasks") else "the task"
+    if function_name:
+        task = f"{task} ({function_name})"
     return WorkerLost(DeathCertificate.from_map(known), task, known.get("attempt", 1))
 
 

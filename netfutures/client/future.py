@@ -125,8 +125,8 @@ class Future(_base.Future[_T]):
                 return self.cancelled()
             if state is RUNNING:
                 return False
+            self._refuse_after_fork(function)
             if number is not None:
-                self._refuse_after_fork(function)
                 if not function.pool.recall(self) and not self.cancelled():
                     return False
                 break

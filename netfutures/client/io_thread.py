@@ -16,6 +16,7 @@ from netfutures.errors import BrokenWorkerPool, DeathCertificate
 from netfutures.fields import Blob
 from netfutures.limits import BATCH_BYTES_MAX, BATCH_TASKS_MAX, CANCEL_TIMEOUT_S
 from netfutures.link import BadMessage
+from netfutures.payload import is_loss, load_loss
 from netfutures.poller import Poller
 from netfutures.stream import StreamLink
 from netfutures.wire import RemoteProtocolError
@@ -322,6 +323,10 @@ class IOThread:
             self._delivery.put_callbacks(futures)
 
     def _settle(self, first: int, calls: Any, outcomes: Any) -> None:
+        if len(calls) == 1 and is_loss(outcomes[0]):
+            # Only here is the function's name known.
+            self._delivery.put_settle([(calls[0], load_loss(outcomes[0], calls[0]._function.name))])
+            return
         pending_output = self._delivery.pending_output
         if pending_output and not pending_output.keys().isdisjoint(range(first, first + len(calls))):
             behind = [place for place in range(len(calls)) if first + place in pending_output]
