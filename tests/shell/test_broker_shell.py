@@ -130,6 +130,7 @@ def test_a_client_that_comes_back_in_time_finds_its_tasks(loop: Loop, broker: Br
     assert again.await_message(Results).runs == [(1, [b"outcome"])]
 
 
+@pytest.mark.medium
 def test_a_worker_that_is_gone_breaks_who_is_tied_to_it(loop: Loop, make_peer: MakePeer) -> None:
     client, worker = make_peer("client"), make_peer("worker")
     epoch = welcome(client, client_hello(client)).epoch

@@ -9,7 +9,7 @@ import pytest
 from link_stage import KINDS, Ends, chunk, linked, messages, numbered, same
 from netfutures.wire import Envelope
 
-MANY = 5000
+MANY = 3000
 
 
 @pytest.fixture(params=KINDS)

@@ -75,6 +75,7 @@ def test_a_child_s_death_breaks_its_session_alone(broker: Broker, loop: Loop, ma
         other.leave()
 
 
+@pytest.mark.medium
 def test_a_killed_worker_is_noticed_and_its_task_runs_elsewhere_where_that_is_wanted(
     broker: Broker, loop: Loop, make_client: MakeClient, gate: Gate
 ) -> None:

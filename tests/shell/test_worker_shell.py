@@ -111,7 +111,6 @@ def test_tasks_are_run_and_told(peer: BrokerPeer, process: subprocess.Popen[str]
     assert sorted(peer.values(3), key=str) == [2, 4, 6]
     peer.hand(DOUBLE, "a" * 20_000)
     assert peer.values(1) == ["a" * 40_000]
-    peer.await_message(Beat)
 
 
 def test_garbage_of_the_broker_is_dropped_and_said(peer: BrokerPeer, process: subprocess.Popen[str]) -> None:
