@@ -14,22 +14,26 @@ from .task import Event
 def hand_out(state: BrokerState, now: float) -> None:
     """Gives sessions their turns, one message of tasks each, while a worker has room."""
     turns = state.turns
+    shares: dict[bytes, int] = {}
     while turns:
         worker, usable = state.roster.choose(now)
         if worker is None:
             return
         session = turns[0]
         if session.backlog and session.line is not None:
-            _hand_out_to(state, session, worker, usable)
+            # What is left is for those workers that have not had their share of it in this turn.
+            given = shares.get(session.identity, 0)
+            shares[session.identity] = given + 1
+            _hand_out_to(state, session, worker, usable - given % usable)
         if session.backlog and session.line is not None:
             turns.rotate(-1)
         else:
             turns.popleft()
 
 
-def _hand_out_to(state: BrokerState, session: ClientSession, worker: WorkerRecord, usable: int) -> None:
+def _hand_out_to(state: BrokerState, session: ClientSession, worker: WorkerRecord, sharers: int) -> None:
     """What the worker has room for, and no more than its share when others have room too."""
-    share = -(-session.backlog_tasks // usable)
+    share = -(-session.backlog_tasks // sharers)
     left = min(worker.room_tasks, share, BATCH_TASKS_MAX)
     size_bytes = 0
     blobs = []
