@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import Any
 
 
@@ -99,3 +100,17 @@ def append_and_count(value: Any) -> tuple[int, int]:
 
 def refuse_to_start() -> None:
     raise LookupError("no model was found here")
+
+
+_descriptors: dict[str, int] = {}
+
+
+def tell(path: str, number: int, microseconds: int = 0) -> int:
+    """A task that says that it started, and takes some time."""
+    if path not in _descriptors:
+        _descriptors[path] = os.open(path, os.O_WRONLY | os.O_APPEND)
+    os.write(_descriptors[path], b"%d\n" % number)
+    end = time.perf_counter() + microseconds / 1e6
+    while time.perf_counter() < end:
+        pass
+    return number

@@ -216,7 +216,7 @@ def test_without_retries_only_what_ran_there_is_lost(gate: Gate) -> None:
         error = dying.exception(LIMIT_S)
         assert isinstance(error, WorkerLost)
         assert not isinstance(error, BrokenProcessPool)
-        for word in (socket.gethostname(), "signal 9 (SIGKILL)", "retries"):
+        for word in (socket.gethostname(), "signal 9 (SIGKILL)", "die_of", "retries"):
             assert word in str(error)
         assert [future.result(LIMIT_S) for future in queued] == [2 * value for value in range(50)]
         gate.open()

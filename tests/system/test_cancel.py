@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
-import os
 import random
 import threading
 import time
@@ -15,7 +14,7 @@ import pytest
 
 from gates import Gate, pass_gate, wait_running
 from netfutures import Executor
-from tasks import double
+from tasks import double, tell
 
 LIMIT_S = 30.0
 
@@ -30,20 +29,6 @@ class Audit:
     def started(self) -> list[int]:
         with open(self.path, "rb") as file:
             return [int(line) for line in file.read().split()]
-
-
-_descriptors: dict[str, int] = {}
-
-
-def tell(path: str, number: int, microseconds: int = 0) -> int:
-    """A task that says that it started, and takes some time."""
-    if path not in _descriptors:
-        _descriptors[path] = os.open(path, os.O_WRONLY | os.O_APPEND)
-    os.write(_descriptors[path], b"%d\n" % number)
-    end = time.perf_counter() + microseconds / 1e6
-    while time.perf_counter() < end:
-        pass
-    return number
 
 
 @pytest.fixture

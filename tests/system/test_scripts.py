@@ -122,6 +122,49 @@ with Executor(1) as executor:
     ]
 
 
+def test_children_have_the_client_s_warning_filters_and_hash_seed(run_script: Script) -> None:
+    ended = run_script(
+        """
+import warnings
+from netfutures import Executor
+
+def warn():
+    warnings.warn("careful", UserWarning)
+
+with Executor(1) as executor:
+    print(type(executor.submit(warn).exception()).__name__)
+    print(executor.submit(hash, "a word").result() == hash("a word"))
+""",
+        PYTHONWARNINGS="error::UserWarning",
+        PYTHONHASHSEED="123",
+    )
+    assert (ended.lines, ended.errors) == (["UserWarning", "True"], "")
+
+
+def test_threads_that_submit_first_at_the_same_time_start_one_cluster(run_script: Script) -> None:
+    ended = run_script("""
+import os, threading
+from netfutures import Executor
+
+executor = Executor(1)
+barrier = threading.Barrier(8)
+found = []
+
+def submit():
+    barrier.wait()
+    found.append(executor.submit(os.getppid).result())
+
+threads = [threading.Thread(target=submit) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(found), len(set(found)))
+executor.shutdown()
+""")
+    assert (ended.output, ended.errors) == ("8 1\n", "")
+
+
 def test_the_exit_of_the_interpreter_finishes_what_was_submitted(run_script: Script, tmp_path: Path) -> None:
     ended = run_script(f"""
 from netfutures import Executor
