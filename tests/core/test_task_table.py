@@ -23,7 +23,7 @@ def test_a_pair_leads_where_the_table_says_or_is_refused(state: State, event: Ev
 
 
 @given(st.lists(st.sampled_from(State), min_size=1, max_size=9), st.sampled_from(Event), st.data())
-@settings(deadline=None, database=None, max_examples=100)
+@settings(deadline=None, database=None, max_examples=50)
 def test_many_tasks_move_just_as_each_would_alone(states: list[State], event: Event, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(states)))
     stop = data.draw(st.integers(start, len(states)))

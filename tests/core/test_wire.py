@@ -174,7 +174,7 @@ def test_a_long_text_is_cut() -> None:
 
 
 @given(envelopes)
-@settings(BRIEF, max_examples=60)
+@settings(BRIEF, max_examples=30)
 def test_what_a_trusted_process_sends_means_the_same(envelope: Envelope) -> None:
     frames = in_bytes(encode(envelope))
     assert encode(decode_trusted(frames)) == encode(decode(frames))
@@ -340,7 +340,7 @@ def decodes_or_refuses(frames: list[bytes]) -> None:
 
 
 @given(st.lists(st.binary(max_size=60), max_size=3))
-@settings(BRIEF, max_examples=200)
+@settings(BRIEF, max_examples=120)
 def test_garbage_is_refused(frames: list[bytes]) -> None:
     decodes_or_refuses(frames)
 
@@ -358,7 +358,7 @@ odd_values = st.recursive(
 
 
 @given(envelopes, st.data())
-@settings(BRIEF, max_examples=150)
+@settings(BRIEF, max_examples=100)
 def test_a_message_with_something_odd_in_some_place_is_refused_or_harmless(envelope: Envelope, draw: Any) -> None:
     header = msgpack.unpackb(encode(envelope)[0])
     target = header
@@ -373,7 +373,7 @@ def test_a_message_with_something_odd_in_some_place_is_refused_or_harmless(envel
 
 
 @given(envelopes, st.integers(0, 400), st.integers(0, 255))
-@settings(BRIEF, max_examples=150)
+@settings(BRIEF, max_examples=100)
 def test_a_message_with_a_changed_or_missing_byte_is_refused_or_harmless(
     envelope: Envelope, place: int, value: int
 ) -> None:
