@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,18 @@ from netfutures.fields import Payload
 from netfutures.payload import dump_call, load_outcome
 from netfutures.poller import Poller
 from netfutures.stream import StreamLink
-from netfutures.wire import ClientHello, Envelope, Goodbye, Message, Refused, Results, Submit, Welcome
+from netfutures.wire import (
+    Acknowledge,
+    ClientHello,
+    Envelope,
+    Goodbye,
+    Message,
+    Refused,
+    Results,
+    Running,
+    Submit,
+    Welcome,
+)
 from tasks import double
 
 PROGRAM = Path(embedded_main.__file__)
@@ -63,13 +75,17 @@ class ClientPeer(Inbox):
 
     def await_message(self, kind: type[Message]) -> Message:
         """The next message of this kind."""
+        deadline = time.monotonic() + LIMIT_S
         while not self.has(kind):
+            assert time.monotonic() < deadline, f"no {kind.__name__} came, only {self.came}"
             received = self.link.receive()
             if received is not None:
                 self.hear(received.envelope)
+                if isinstance(received.envelope.message, Results | Running):
+                    self.say(Acknowledge())  # Else its window stays shut.
             elif not self.link.is_ready():
                 assert not self.link.has_ended, "the cluster has ended the connection"
-                assert self._poller.wait(LIMIT_S), f"no {kind.__name__} came"
+                self._poller.wait(LIMIT_S)
         return self.take(kind)
 
     def close(self) -> None:
