@@ -79,8 +79,6 @@ class Auditor:
             len(call.executions) <= allowed, f"call {number} started {len(call.executions)} times, may {allowed} times"
         )
         self.world.timeline.trace(child.worker, f"child {child.pid} starts call {number} as {execution.number}")
-        if not execution.number % 50:
-            self.world.nemesis.aim_at(self.world.worker_named(child.worker))
         return execution
 
     def _check_function(self, child: Child, call: Call) -> None:

@@ -72,11 +72,13 @@ def released_before_client_has_it() -> Broken:
 
 
 def no_connection_check() -> Broken:
-    """Messages of an older connection are taken as those of the present one."""
+    """Messages of an older connection are taken, however late they come."""
     accept = Conversation.accept
 
     def of_any_connection(self: Conversation, connection: int, sequence: int, acknowledged: int) -> Verdict:
-        return accept(self, self.connection, sequence, acknowledged)
+        if connection < self.connection:
+            return Verdict.FRESH
+        return accept(self, connection, sequence, acknowledged)
 
     return replaced(Conversation, "accept", of_any_connection)
 

@@ -106,10 +106,10 @@ class Nemesis:
         if peer is not None:
             self._break_connection_of(peer)
 
-    def aim_at(self, peer: Peer) -> None:
-        """The connection of this peer breaks before what it has just sent is acknowledged, if this is such a world."""
-        if self.aims and self.random.random() < 0.3:
-            delay_s = self.world.network.hostility.latency_s * 4 * self.random.random()
+    def aim_at(self, peer: Peer, probability: float) -> None:
+        """The connection of this peer breaks around a message, if this is such a world."""
+        if self.aims and self.random.random() < probability and self.world.timeline.now < self.span_s:
+            delay_s = self.world.network.hostility.latency_s * self.random.choice((0.5, 0.5, 4)) * self.random.random()
             delay_s += self.random.choice((0.0, 0.0, 0.01))
             self.world.timeline.after(delay_s, self._break_connection_of, peer)
 

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 import msgpack
 
 from netfutures.codec import encode
-from netfutures.wire import MESSAGES, ClientHello, Envelope, WorkerHello
+from netfutures.wire import MESSAGES, ClientHello, Envelope, Tasks, WorkerHello
 
 if TYPE_CHECKING:
+    from simulation.faults import Nemesis
     from simulation.parties import BrokerParty, Peer
     from simulation.timeline import Timeline
 
 RECONNECT_S = (0.05, 0.15)
 TO_BROKER, TO_PEER = 0, 1
 OVERHEARD_MAX = 30
+TASKS = next(number for number, message in MESSAGES.items() if message is Tasks)
 HELLOS = {number for number, message in MESSAGES.items() if message in (ClientHello, WorkerHello)}
 """A token in them is what a stranger would need to be taken for the peer; keys keep it secret."""
 
@@ -55,6 +57,8 @@ class Connection:
         """Puts a message on its way."""
         network, timeline = self.network, self.network.timeline
         network.sent_kinds.add(frames[0][1])
+        if frames[0][1] == TASKS:
+            network.nemesis.aim_at(self.peer, 0.15)
         if len(network.overheard) < OVERHEARD_MAX and frames[0][1] not in HELLOS:
             network.overheard.append(frames)
         hostility = network.hostility
@@ -97,6 +101,7 @@ class Network:
         self.timeline = timeline
         self.hostility = Hostility()
         self.broker: BrokerParty
+        self.nemesis: Nemesis
         self.routes: dict[bytes, Connection] = {}
         self.excuses: dict[str, str] = {}
         """Peers that may be taken for dead though they live, and why."""
@@ -149,7 +154,7 @@ class Network:
         connection.is_open = False
         if timeline.chance(0.8):
             connection.late_until = timeline.now + self.hostility.latency_s * 3 * timeline.random.random()
-            connection.late_s = timeline.random.choice((0.0, 0.12, 0.2, 0.3, 1.5)) + 1e-6
+            connection.late_s = timeline.random.choice((0.0, 0.2, 1.2, 1.5)) + 1e-6
         timeline.trace(connection.peer.name, f"connection {connection.route.hex()} ended")
         timeline.after(peer_after_s, self._peer_sees, connection)
         timeline.after(broker_after_s, self._broker_sees, connection)

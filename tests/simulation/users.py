@@ -82,7 +82,7 @@ class Users:
         if random.random() < 0.06:
             self.world.poison.add(calls[-1].number)
         client.submit(calls)
-        self.world.nemesis.aim_at(client)
+        self.world.nemesis.aim_at(client, 0.3)
         if random.random() < 0.2:
             self.world.timeline.after(random.choice((1e-5, 1e-4, 1e-3, 0.02)), self._cancel_all, client, calls[::-1])
 

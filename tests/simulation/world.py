@@ -60,7 +60,7 @@ class World:
         self.auditor = Auditor(self)
         self.broker = self.network.broker = BrokerParty(self)
         self._pids = 10000
-        self.nemesis = Nemesis(self)
+        self.nemesis = self.network.nemesis = Nemesis(self)
         self.users = Users(self)
         self.nemesis.plan()
         self.users.plan()
@@ -87,10 +87,6 @@ class World:
         """A pid that nobody had."""
         self._pids += 1
         return self._pids
-
-    def worker_named(self, name: str) -> WorkerParty:
-        """The worker of this name."""
-        return next(worker for worker in self.workers if worker.name == name)
 
     def live_workers(self) -> list[WorkerParty]:
         """Workers whose process lives."""
