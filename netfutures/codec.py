@@ -61,8 +61,10 @@ def encode(envelope: Envelope) -> list[Any]:
     frames: list[Any] = [b""]
     runs_at = _RUNS_AT.get(message_type)
     if runs_at is not None:
-        if any(max(map(len, run[-1])) >= FRAME_BYTES_MIN for run in values[runs_at]):
-            values = (*values[:runs_at], _lift_runs(values[runs_at], frames))
+        for run in values[runs_at]:
+            if max(map(len, run[-1])) >= FRAME_BYTES_MIN:
+                values = (*values[:runs_at], _lift_runs(values[runs_at], frames))
+                break
         if runs_at == 2 and values[1]:
             values = (values[0], _lift_blobs(values[1], frames), values[2])
     elif message_type is Chunk:

@@ -4,8 +4,8 @@ A payload is one of these, told apart by its first byte:
   0x80  a plain pickle (protocol 5);
   0x00  a container: a pickle and the large buffers that it names, 64-byte aligned, so that they load without a copy;
   "E"   an outcome that is an exception of the task, with its traceback as text;
-  "T"   an outcome that says what could not be rebuilt on the other side, and why;
-  "L"   an outcome that the broker wrote, since the task was lost (see `netfutures.loss`).
+  "T"   an outcome that says what could not be rebuilt on the other side, and why.
+The broker writes outcomes too, of tasks that were lost: see `netfutures.loss`.
 House rules: the value at the time of the dump is what travels. Buffers arrive writable and private: whoever loads from
 writable memory gives that memory away, so it must not be loaded from twice; from read-only bytes they are copied.
 """
@@ -26,8 +26,6 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from netfutures.loss import LOST_TAG, certificate_of
-
 if TYPE_CHECKING:
     import mmap
 
@@ -41,7 +39,7 @@ BUFFER_BYTES_MIN = 64 * 1024
 _SCAN_WHOLE_BYTES_MAX = 256 * 1024
 """Larger pickles are searched for names frame by frame, since large strings and bytes in them hold none."""
 
-_PICKLE, _CONTAINER, _ERROR, _TRANSFER, _LOST = 0x80, 0x00, ord("E"), ord("T"), LOST_TAG[0]
+_PICKLE, _CONTAINER, _ERROR, _TRANSFER = 0x80, 0x00, ord("E"), ord("T")
 _HEAD = struct.Struct("<B3xI")
 _ALIGNED_BYTES = 64
 
@@ -342,11 +340,6 @@ class RemoteTraceback(Exception):
         return self.tb
 
 
-def is_loss(outcome: Buffer) -> bool:
-    """Does this outcome say that the task was lost? Looks at the first byte only."""
-    return outcome[0] == _LOST
-
-
 def is_error(outcome: Buffer) -> bool:
     """Is this outcome an error? Looks at the first byte only; a damaged one is not, until it is loaded."""
     return outcome[:1] in (b"E", b"T", LOST_TAG)
@@ -389,8 +382,6 @@ def load_outcome(payload: Buffer, name: Callable[[], str] = _name_result) -> tup
             return None, _load_error(payload)
         if first == _TRANSFER:
             return None, _load_transfer_error(payload)
-        if first == _LOST:
-            return None, load_loss(payload)
         return _load(payload), None
     except KeyboardInterrupt as error:
         if threading.current_thread() is threading.main_thread():
@@ -415,17 +406,6 @@ def _load_error(payload: Buffer) -> BaseException:
     again = _transfer_error(f"the exception that the task raised ({type_name}: {message})", cause)
     again.add_note(f"The task's own traceback:\n{text}")
     return again
-
-
-def load_loss(payload: Buffer, function_name: str = "") -> BaseException:
-    """The error of a task that was lost; the broker wrote this outcome, since no child lived to write one."""
-    from netfutures.errors import DeathCertificate, WorkerLost
-
-    known = certificate_of(bytes(payload))
-    task = f"task {known['tasks'][0]}" if known.get("tasks") else "the task"
-    if function_name:
-        task = f"{task} ({function_name})"
-    return WorkerLost(DeathCertificate.from_map(known), task, known.get("attempt", 1))
 
 
 def _load_transfer_error(payload: Buffer) -> BaseException:

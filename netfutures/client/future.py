@@ -486,12 +486,13 @@ def settle(futures: Sequence[Future[Any]], outcomes: Sequence[Outcome]) -> list[
                 watched.append((future, outcome))
                 continue
             state = future._state
-            if state is PENDING or state is RUNNING:
-                future._payload = outcome
-                future._function = PACKED
-                future._state = FINISHED
-                if watch is not None:
-                    take_wakers(watch)
+            if state is not PENDING and state is not RUNNING:
+                continue
+            future._payload = outcome
+            future._function = PACKED
+            future._state = FINISHED
+            if watch is not None:
+                take_wakers(watch)
     return [pair for pair in watched if not settle_one(*pair, defer=True)] if watched else watched
 
 

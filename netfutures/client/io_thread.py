@@ -16,7 +16,6 @@ from netfutures.errors import BrokenWorkerPool, DeathCertificate
 from netfutures.fields import Blob
 from netfutures.limits import BATCH_BYTES_MAX, BATCH_TASKS_MAX, CANCEL_TIMEOUT_S
 from netfutures.link import BadMessage
-from netfutures.payload import is_loss, load_loss
 from netfutures.poller import Poller
 from netfutures.stream import StreamLink
 from netfutures.wire import RemoteProtocolError
@@ -28,6 +27,7 @@ from .delivery import Delivery
 from .embedded import Embedded, StartFailed
 from .functions import Function, FunctionTable
 from .future import Future, cancel_returned, fail, mark_running, release_waiters, settle, take_for_sending
+from .lost import is_loss, lost_error
 from .recalls import Asked, Recalls
 
 log = logging.getLogger(__name__)
@@ -325,7 +325,7 @@ class IOThread:
     def _settle(self, first: int, calls: Any, outcomes: Any) -> None:
         if len(calls) == 1 and is_loss(outcomes[0]):
             # Only here is the function's name known.
-            self._delivery.put_settle([(calls[0], load_loss(outcomes[0], calls[0]._function.name))])
+            self._delivery.put_settle([(calls[0], lost_error(bytes(outcomes[0]), calls[0]._function.name))])
             return
         pending_output = self._delivery.pending_output
         if pending_output and not pending_output.keys().isdisjoint(range(first, first + len(calls))):

@@ -41,11 +41,12 @@ class WorkerRecord:
 
     def is_usable(self, now: float) -> bool:
         """Whether it may get new tasks now: present, not suspect, with room and an open window."""
+        line = self.line
         return (
-            self.line is not None
-            and self.room_tasks > 0
+            line is not None
+            and self.credit_tasks > self.held_tasks
             and now - self.heard_at < SUSPECT_AFTER_S
-            and self.line.conversation.is_open
+            and line.conversation.is_open
         )
 
     def hold(self, dispatch: Dispatch) -> None:

@@ -164,6 +164,8 @@ class ClientSession:
         items = self.outbox.take_batch(line.conversation.sent + 1, _sizes)
         first = items[0]
         if isinstance(first, Outcomes):
+            if len(items) == 1:
+                return Results([(first.first, first.payloads)])
             return Results([(item.first, item.payloads) for item in items if isinstance(item, Outcomes)])
         if isinstance(first, Printed):
             return Printed([record for item in items if isinstance(item, Printed) for record in item.records])

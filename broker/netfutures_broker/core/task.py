@@ -82,6 +82,11 @@ def advance(states: bytearray, start: int, stop: int, event: Event) -> None:
 
     Raises `LocalProtocolError`, and changes nothing, when the table does not allow it for one of them.
     """
+    if stop - start == 1:  # The common case of a task alone, without a copy.
+        state = _TRANSLATIONS[event][states[start]]
+        if state != _ILLEGAL:
+            states[start] = state
+            return
     following = states[start:stop].translate(_TRANSLATIONS[event])
     if _ILLEGAL in following:
         at = following.index(_ILLEGAL)

@@ -240,8 +240,8 @@ def send_outbox(state: WorkerState) -> None:
         first = items[0]
         match first:
             case FinishedRun():
-                finished = [each for each in items if isinstance(each, FinishedRun)]
-                state.send(Finished(state.credit_tasks, list(finished)), batch=True)
+                runs: Any = items  # A batch is of one class, and this class is what the message has.
+                state.send(Finished(state.credit_tasks, runs), batch=True)
             case Written():
                 written = [each for each in items if isinstance(each, Written)]
                 state.send(Output([each[:5] for each in written]), batch=True)

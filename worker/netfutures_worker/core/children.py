@@ -26,8 +26,8 @@ def on_results(state: WorkerState, slot: Slot, first: int, outcomes: list[Any], 
     """Outcomes of consecutive tasks, as the child finished them."""
     packet = slot.packets[0]
     count = len(outcomes)
-    assert packet.next_index == first, "outcomes that do not follow on the last"
-    assert first + count <= packet.end, "more outcomes than tasks"
+    assert packet.first + packet.done == first, "outcomes that do not follow on the last"
+    assert packet.done + count <= packet.count, "more outcomes than tasks"
     offset = packet.work.offset + packet.done
     packet.done += count
     if microseconds:

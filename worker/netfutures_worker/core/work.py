@@ -48,7 +48,7 @@ class Holding:
 class Work:
     """A stretch of consecutive tasks of one holding, with their payloads."""
 
-    __slots__ = ("digest", "holding", "offset", "options", "payloads")
+    __slots__ = ("count", "digest", "holding", "offset", "options", "payloads")
 
     def __init__(
         self, holding: Holding, offset: int, digest: bytes, options: dict[str, Any] | None, payloads: list[Given]
@@ -58,11 +58,7 @@ class Work:
         self.digest = digest
         self.options = options
         self.payloads = payloads
-
-    @property
-    def count(self) -> int:
-        """How many tasks it is."""
-        return len(self.payloads)
+        self.count = len(payloads)
 
     def current_parts(self) -> list[Work]:
         """Those stretches of it that are still to be run here."""
