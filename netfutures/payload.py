@@ -342,7 +342,7 @@ class RemoteTraceback(Exception):
 
 def is_error(outcome: Buffer) -> bool:
     """Is this outcome an error? Looks at the first byte only; a damaged one is not, until it is loaded."""
-    return outcome[:1] in (b"E", b"T", LOST_TAG)
+    return outcome[:1] in (b"E", b"T")
 
 
 def dump_error(error: BaseException) -> bytes:

@@ -7,7 +7,7 @@ from netfutures.loss import LOST_TAG, certificate_of
 
 def is_loss(outcome: Payload) -> bool:
     """Whether this outcome says that the task was lost; looks at the first byte only."""
-    return outcome[0] == LOST_TAG[0]
+    return bytes(outcome[:1]) == LOST_TAG
 
 
 def lost_error(outcome: bytes, function_name: str) -> WorkerLost:
