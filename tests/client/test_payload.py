@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 
 from netfutures import payload
-from netfutures.errors import RemoteError, TransferError, WorkerLost
-from netfutures.loss import lost_outcome
+from netfutures.errors import RemoteError, TransferError
 
 BIG = 300_000
 
@@ -311,15 +310,6 @@ def test_an_interrupt_while_loading_is_real_in_the_main_thread_only() -> None:
     thread.start()
     thread.join()
     assert isinstance(seen[0], TransferError)
-
-
-def test_the_brokers_word_of_a_loss_is_an_error_with_the_certificate() -> None:
-    outcome = lost_outcome({"pid": 4711, "signal": 9})
-    assert payload.is_error(outcome)
-    for each in (outcome, bytearray(outcome), memoryview(outcome)):
-        _, there = payload.load_outcome(each)
-        assert isinstance(there, WorkerLost)
-        assert (there.certificate.pid, there.certificate.signal) == (4711, 9)
 
 
 @pytest.mark.parametrize("damaged", [b"", b"\x80", b"\0", b"\0\0\0\0\5\0\0\0", b"E", b"Tjunk", b"zzz", b"\0" * 64])
