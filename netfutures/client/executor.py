@@ -220,6 +220,8 @@ def _slots(max_workers: int | None) -> int:
             f"an Executor in a task of an Executor in a task of an Executor ({level} levels deep) would start"
             " processes without end: submit the inner calls from the outermost one"
         )
+    if level > 0:
+        _refuse_while_importing()
     wished = os.environ.get(WORKERS_VARIABLE)
     if max_workers is not None:
         max_workers = operator.index(max_workers)
@@ -234,6 +236,18 @@ def _slots(max_workers: int | None) -> int:
     if max_workers is not None and wished != "all":
         return max_workers
     return 1 if level > 0 else usable_cores()
+
+
+def _refuse_while_importing() -> None:
+    """A child that imports a module which makes an executor at its import would start clusters without end."""
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            raise RuntimeError(
+                "a module that a task imports makes an Executor while it is imported, which would start clusters"
+                ' without end: put that under if __name__ == "__main__":'
+            )
 
 
 def _check_address(address: str | None) -> None:

@@ -1,5 +1,6 @@
 """The client's one I/O thread: owns the link, the clock and the session, and settles futures; all others post to it."""
 
+import copy
 import itertools
 import logging
 import os
@@ -148,7 +149,7 @@ class IOThread:
     def new_refusal(self) -> BrokenWorkerPool:
         """Why nothing can be submitted any more, as an exception of its own."""
         assert self.refusal is not None
-        return BrokenWorkerPool(BROKEN, self.refusal.certificate)
+        return copy.copy(self.refusal)
 
     def disown(self) -> None:
         """In a forked copy of the client: there is no thread, and nothing can be submitted through this."""
@@ -341,7 +342,10 @@ class IOThread:
         """Everything that is awaited or waits fails with this cause."""
         running = [f"task {call._number} ({call._function.name})" for call in certificate.pop("calls", ())]
         cause = DeathCertificate.from_map({**certificate, "running": running})
-        self.refusal = BrokenWorkerPool(BROKEN, cause)
+        if cause == DeathCertificate(note=cause.note):  # Nobody died; it was something else.
+            self.refusal = BrokenWorkerPool(f"{BROKEN}: {cause.note}")
+        else:
+            self.refusal = BrokenWorkerPool(BROKEN, cause)
         self.has_ended = True
         self._deliver_failed(fail(calls, self._failure))
 
