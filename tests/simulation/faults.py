@@ -52,7 +52,7 @@ class Nemesis:
             world.timeline.at(random.random() * self.span_s, random.choice(mixture))
         if random.random() < 0.4:
             for _ in range(random.randint(1, 4)):
-                world.dooms[int(random.random() ** 2 * 300)] = random.choice((0.0, 0.5, 1.0, 1.0))
+                world.dooms[int(random.random() ** 2 * 200)] = random.choice((0.0, 0.5, 1.0, 1.0))
         world.timeline.at(self.span_s, self._end)
 
     def _plan_hostility(self) -> None:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 BURSTS = (
     # weight, fewest, most, shortest and longest in microseconds
-    (4, 20, 300, 5, 50),
-    (3, 5, 40, 500, 5_000),
+    (4, 20, 150, 5, 50),
+    (3, 5, 25, 500, 5_000),
     (3, 1, 12, 20_000, 300_000),
     (1, 1, 3, 1_000_000, 6_000_000),
     (3, 1, 1, 5, 5_000),
@@ -56,7 +56,7 @@ class Users:
     def _plan_client(self, client: ClientParty) -> None:
         random, timeline = self.random, self.world.timeline
         span_s = self.world.nemesis.span_s
-        for _ in range(random.randint(2, 7)):
+        for _ in range(random.randint(2, 5)):
             timeline.at(random.random() * span_s, self._submit, client)
         if random.random() < 0.6:
             for _ in range(random.randint(1, 5)):
