@@ -3,17 +3,19 @@
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import zmq
 
+from cuttable import Cable
 from gates import Gate, pass_gate
 from left_behind import processes_of_this_run
 from netfutures.limits import PAUSE_S
 from netfutures.loss import LOST_TAG
 from netfutures.transport import DealerLink, new_key_pair
-from shell_stage import Broker, Client, Loop, worker
+from shell_stage import Broker, Call, Client, Loop, worker
 from tasks import add, double, end_process, pid, raise_trouble
 
 MakeClient = Callable[..., Client]
@@ -119,6 +121,32 @@ def test_a_killed_client_s_tasks_are_ended_and_its_session_is_dropped(
         assert child not in _children_of(process.pid)
         assert broker.core.statistics().queued_tasks == 0
         other.leave()
+
+
+@pytest.mark.medium
+def test_cut_connections_lose_and_repeat_nothing(broker: Broker, loop: Loop) -> None:
+    def work(number: int) -> int:
+        time.sleep(0.0005)
+        return 2 * number
+
+    with Cable(broker.endpoint) as to_client, Cable(broker.endpoint) as to_worker:
+        client = Client(loop, DealerLink(to_client.endpoint))
+        with worker(to_worker.endpoint, 2):
+            for cable in (to_client, to_worker):
+                calls = client.submit(work, *((number,) for number in range(400)))
+                large = client.submit(double, (os.urandom(3 << 20),))
+                loop.run_until(partial(any_outcome, calls))
+                cable.cut()
+                assert client.results(calls) == [2 * number for number in range(400)]
+                assert len(client.results(large)[0]) == 6 << 20
+            assert broker.core.statistics().workers == 1
+            assert client.core.statistics().connection >= 2
+            client.leave()
+        client.vanish()
+
+
+def any_outcome(calls: list[Call]) -> bool:
+    return any(call.outcome is not None for call in calls)
 
 
 def test_whoever_sends_garbage_is_refused_and_the_others_go_on(
