@@ -12,7 +12,7 @@ from simulation.world import World
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BLOCK = 10
-SEEDS = 300
+SEEDS = 400
 SEEDS_LONG = 2000
 
 
