@@ -53,6 +53,7 @@ def judge(futures: Sequence[cf.Future[int]], said: dict[int, bool], audit: Audit
 # -- where the task is
 
 
+@pytest.mark.medium
 def test_a_task_that_waits_in_the_client(audit: Audit) -> None:
     """Far more than the broker's credit, so that the last ones have not been sent."""
     with Executor(1) as executor:

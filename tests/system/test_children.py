@@ -201,6 +201,7 @@ def test_all_children_share_one_hash_seed() -> None:
     assert len(set(hashes)) == 1
 
 
+@pytest.mark.medium
 def test_an_executor_in_a_task_has_one_slot_and_too_deep_raises() -> None:
     with Executor(1) as executor:
         assert executor.submit(nest, 1).result(LIMIT_S) == [("slots", 1)]

@@ -180,6 +180,7 @@ def open_files() -> dict[str, str]:
     return found
 
 
+@pytest.mark.medium
 def test_thirty_executors_in_a_row_leave_the_process_as_it_was() -> None:
     def one(number: int) -> None:
         with Executor(1) as executor:

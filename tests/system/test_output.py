@@ -127,6 +127,7 @@ executor.shutdown()
     assert ended.errors == "last trouble\n"
 
 
+@pytest.mark.medium
 def test_a_task_that_prints_without_end_stops_nothing_else(run_script: Script) -> None:
     ended = run_script("""
 import sys, threading

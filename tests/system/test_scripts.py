@@ -141,6 +141,32 @@ with Executor(1) as executor:
     assert (ended.lines, ended.errors) == (["UserWarning", "True"], "")
 
 
+@pytest.mark.medium
+def test_a_module_that_makes_an_executor_while_a_child_imports_it_is_no_fork_bomb(
+    run_script: Script, tmp_path: Path
+) -> None:
+    """What a script without a guard would do under spawn."""
+    (tmp_path / "unguarded.py").write_text("""
+from netfutures import Executor
+
+def f(value):
+    return value + 1
+
+executor = Executor(1)
+future = executor.submit(f, 1)
+try:
+    result = future.result()
+except Exception as error:
+    result = f"{type(error).__name__}: {error}: {error.__cause__}"
+executor.shutdown()
+""")
+    ended = run_script("import unguarded; print(unguarded.result)")
+    assert ended.errors == ""
+    assert "TransferError" in ended.output
+    assert "import" in ended.output
+    assert "RuntimeError" in ended.output
+
+
 def test_threads_that_submit_first_at_the_same_time_start_one_cluster(run_script: Script) -> None:
     ended = run_script("""
 import os, threading

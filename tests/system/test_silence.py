@@ -112,6 +112,7 @@ def test_a_hundred_thousand_tasks() -> None:
         assert all(future.result(LIMIT_S) == 2 * number for number, future in enumerate(futures))
 
 
+@pytest.mark.medium
 def test_more_bytes_than_may_be_under_way() -> None:
     """Sixteen megabytes of arguments may be at the broker; the rest waits in the client."""
     with Executor(2) as executor:
