@@ -101,11 +101,9 @@ def memory_bytes(pids: Iterable[int]) -> tuple[int, int]:
     rss = pss = 0
     for pid in pids:
         with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("Rss:"):
-                    rss += int(line.split()[1]) * 1024
-                elif line.startswith("Pss:"):
-                    pss += int(line.split()[1]) * 1024
+            sizes = {name: int(size) * 1024 for name, size, *_ in map(str.split, file) if name in ("Rss:", "Pss:")}
+        rss += sizes["Rss:"]
+        pss += sizes["Pss:"]
     return rss, pss
 
 

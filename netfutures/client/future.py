@@ -17,7 +17,7 @@ from _thread import RLock, allocate_lock, get_ident
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, InvalidStateError, _base
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from netfutures.payload import Misuse, is_error, load_outcome
 
@@ -46,13 +46,6 @@ _T = TypeVar("_T")
 PENDING, RUNNING, FINISHED = _base.PENDING, _base.RUNNING, _base.FINISHED
 CANCELLED, CANCELLED_AND_NOTIFIED = _base.CANCELLED, _base.CANCELLED_AND_NOTIFIED
 UNDONE = (PENDING, RUNNING)
-
-
-class Pool(Protocol):
-    """What a future needs of the pool that it was submitted to: the way back for what was handed to the broker."""
-
-    def recall(self, future: Future[Any]) -> bool:
-        """Ask that a task which was handed out never starts; True if so, and then `cancel_returned` has been called."""
 
 
 class Future(_base.Future[_T]):
@@ -463,14 +456,6 @@ def mark_running(futures: Iterable[Future[Any]]) -> None:
         with lock:
             if future._state is PENDING:
                 future._state = RUNNING
-
-
-def mark_pending(futures: Iterable[Future[Any]]) -> None:
-    """The broker says that these, which ran on a worker that was lost, wait again."""
-    for future in futures:
-        with lock:
-            if future._state is RUNNING:
-                future._state = PENDING
 
 
 def settle(futures: Sequence[Future[Any]], outcomes: Sequence[Outcome]) -> list[tuple[Future[Any], Outcome]]:

@@ -27,7 +27,6 @@ from netfutures.client.future import (
     Future,
     cancel_returned,
     give_back,
-    mark_pending,
     mark_running,
     release_waiters,
     settle,
@@ -125,10 +124,6 @@ def test_running_only_when_told_so() -> None:
     assert not future.cancel()
     assert done.result() == 1
     assert cancelled.cancelled()
-    mark_pending([future, done])
-    assert not future.running()
-    assert done.done()
-    mark_running([future])
     finish(future, dump_value(3))
     assert future.result() == 3
 

@@ -12,6 +12,7 @@ from simulation.world import World
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BLOCK = 10
+SEEDS_QUICK = 60
 SEEDS = 400
 SEEDS_LONG = 2000
 
@@ -21,7 +22,13 @@ def run_block(first: int, count: int) -> None:
         World(seed).run()
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
+@pytest.mark.parametrize(
+    "first",
+    [
+        first if first < SEEDS_QUICK else pytest.param(first, marks=pytest.mark.medium)
+        for first in range(0, SEEDS, BLOCK)
+    ],
+)
 def test_every_call_ends_once_whatever_happens(first: int) -> None:
     run_block(first, BLOCK)
 
@@ -54,6 +61,7 @@ def test_a_run_can_be_repeated_in_another_process() -> None:
     assert len(hashes) == 1
 
 
+@pytest.mark.medium
 def test_all_kinds_of_faults_and_ends_happen() -> None:
     counts: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
