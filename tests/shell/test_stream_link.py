@@ -93,10 +93,10 @@ def test_a_message_that_comes_byte_by_byte_wakes_nobody_before_it_is_whole(strea
     assert same(streamed.take(), submit(1, [10]))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_messages_arrive_however_the_stream_is_cut(streamed: Streamed, seed: int) -> None:
     chance = random.Random(seed)
-    sent = [submit(1 + number, [_size(chance) for _ in range(chance.choice((1, 1, 1, 3)))]) for number in range(150)]
+    sent = [submit(1 + number, [_size(chance) for _ in range(chance.choice((1, 1, 1, 3)))]) for number in range(80)]
     stream = memoryview(b"".join(map(packed, sent)))
     streamed.far.setblocking(False)
     came: list[Envelope] = []
