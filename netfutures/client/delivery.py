@@ -202,7 +202,10 @@ class Delivery:
             self._finish_decoders({future._number for future, _ in pairs})
         self._flush()
         for future, outcome in pairs:
-            settle_one(future, outcome)
+            try:
+                settle_one(future, outcome)
+            except Exception as error:  # A waiter of the user's that raises: its future must end all the same.
+                settle_one(future, error)
         release_waiters()
         pairs.reverse()
         while pairs:

@@ -79,7 +79,7 @@ def double(x: int) -> int:
     return 2 * x
 
 
-def deep(levels: int = 10 * sys.getrecursionlimit()) -> list[Any]:
+def deep(levels: int = 300_000) -> list[Any]:
     """A list nested too deeply for any pickle."""
     value: list[Any] = []
     for _ in range(levels):

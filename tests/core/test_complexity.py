@@ -135,7 +135,7 @@ def test_lines_end_as_python_ends_them() -> None:
 BAD_SOURCES = [
     ("syntax", b"a = 1\nprint 'x'\n", "SyntaxError, line 2: "),
     ("indentation", b"if a:\nb\n", "IndentationError, line 2: "),
-    ("encoding", b"a = '\xf6'\n", "SyntaxError, line 1: (unicode error) 'utf-8' codec can't decode"),
+    ("encoding", b"a = '\xf6'\n", "SyntaxError, line 1:"),
     ("unknown encoding", b"# coding: klingon\n", "SyntaxError: unknown encoding: klingon"),
     ("null byte", b"a = 1\n\0\n", "null byte"),
     ("parentheses", b"(" * 500 + b")" * 500, "too many nested parentheses"),
