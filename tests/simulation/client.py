@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from netfutures.client.core import commands
 from netfutures.client.core.ledger import CallRun
@@ -200,6 +200,10 @@ class ClientParty(Peer):
                     self._break(certificate, calls)
                 case commands.Ended():
                     self._end()
+                case commands.Connected():
+                    self.timeline.trace(self.name, "is welcome")
+                case _:
+                    assert_never(command)
 
     def _settle(self, calls: Sequence[Call], outcomes: Sequence[Payload]) -> None:
         for call, outcome in zip(calls, outcomes, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from netfutures.codec import decode
 from netfutures.wire import Envelope, RemoteProtocolError
@@ -157,6 +157,8 @@ class BrokerParty(Party):
                     self.ended_sessions.add(session)
                 case broker_commands.Note(text):
                     self.timeline.trace(self.name, f"# {text}")
+                case _:
+                    assert_never(command)
 
 
 class WorkerParty(Peer):
@@ -261,6 +263,8 @@ class WorkerParty(Peer):
                 self.timeline.trace(self.name, f"# {text}")
             case worker_commands.Refusal(reason):
                 self.world.auditor.fault(f"the broker has refused {self.name}: {reason}")
+            case _:
+                assert_never(command)
 
     def _dispatches(self, slot: int, first: int) -> list[int]:
         """The dispatch numbers of the tasks that a child is given."""
