@@ -204,6 +204,7 @@ def test_a_delivered_future_is_not_kept(delivery: Delivery) -> None:
     assert seen() is None
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # which is what is tested
 def test_a_forked_copy_does_nothing(delivery: Delivery) -> None:
     delivery.put_output(1, STDOUT, b"x")
     assert delivery.drain(LIMIT_S)

@@ -211,7 +211,6 @@ MUTATIONS = {
     "attribute": ("def f(): return getattr(f, 'n', 1)", "f.n = 2"),
     "attribute replaced": ("def f(): return f.n\nf.n = 1", "f.n = 2"),
     "attribute of another function": ("def g(): pass\ndef f(): return getattr(g, 'n', 1)", "g.n = 2"),
-    "annotation": ("def f(x: int = 1): return str(f.__annotations__)", "f.__annotations__['x'] = str"),
     "docstring": ("def f():\n    'a'\n    return f.__doc__", "f.__doc__ = 'b'"),
     "class attribute": ("class C: n = 1\ndef f(): return C.n", "C.n = 2"),
     "class method": ("class C:\n    def m(self): return 1\ndef f(): return C().m()", "C.m = lambda self: 2"),
@@ -238,6 +237,8 @@ MUTATIONS = {
     "nested code": ("n = 1\ndef f(): return [n for _ in range(2)]", "n = 2"),
     "redefined": ("def f(): return 1", "def f(): return 2"),
 }
+if sys.version_info < (3, 14):  # From there on cloudpickle sends how annotations are computed, not their values.
+    MUTATIONS["annotation"] = ("def f(x: int = 1): return str(f.__annotations__)", "f.__annotations__['x'] = str")
 
 
 @pytest.mark.parametrize("name", MUTATIONS)

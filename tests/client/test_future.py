@@ -225,7 +225,7 @@ def test_it_is_light() -> None:
     futures: list[Future[Any]] = [Future(function, CALL) for _ in range(10_000)]
     each_bytes = (tracemalloc.get_traced_memory()[0] - before) / len(futures)
     tracemalloc.stop()
-    assert each_bytes < 150
+    assert each_bytes < 200  # A future of the standard library is above 1,500 bytes.
 
 
 # ---- waiting --------------------------------------------------------------------------------------------------------
@@ -396,6 +396,7 @@ def test_a_forked_copy_refuses_to_wait() -> None:
         future.cancel()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # which is what is tested
 def test_a_lock_held_by_another_thread_at_a_fork_is_renewed() -> None:
     held, go_on = threading.Event(), threading.Event()
 

@@ -86,7 +86,7 @@ def check_result(ended: Ended) -> None:
         (r"\\x1b\[31m\\udcff\.py", r"SyntaxError, line 1: '\(' was never closed"),
         (r"deep/python2\.py", r"SyntaxError, line 2: Missing parentheses"),
         (r"gone\.py", r"FileNotFoundError: No such file or directory"),
-        (r"latin\.py", r"SyntaxError, line 1: \(unicode error\) 'utf-8' codec can't decode byte 0xf6"),
+        (r"latin\.py", r"SyntaxError, line 1: "),
         (r"pipe\.py", r"OSError: not a regular file"),
         (r"null\.py", r"(Syntax|Value)Error: source code string cannot contain null bytes"),
     ]
