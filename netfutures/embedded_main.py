@@ -4,12 +4,14 @@ It is started by `netfutures.client.embedded` with an inherited socket, over whi
 as long as its client does, which it watches by pidfd, and takes all its children with it.
 """
 
+import builtins
 import gc
 import os
 import signal
 import socket
 import sys
 import time
+import warnings
 from functools import partial
 from typing import Any
 
@@ -36,7 +38,9 @@ def main() -> None:
     from netfutures_worker.kernel import die_with_parent
     from netfutures_worker.zygote import ZygoteLost, start_zygote
 
-    zygote = start_zygote()
+    with warnings.catch_warnings():  # For the children only: the zygote is forked in here.
+        _take_warning_filters(setup["warnings"])
+        zygote = start_zygote()
     cluster = _Cluster(setup, zygote, channel, client_fd)
     # The client's pidfd says first that it is gone; this is for the case that the loop does not get to look at it.
     signal.signal(signal.SIGTERM, cluster.leave)
@@ -49,6 +53,13 @@ def main() -> None:
         sys.exit(f"netfutures: {error}")
     finally:
         cluster.end()
+
+
+def _take_warning_filters(filters: list[tuple[str, str, str, str, int]]) -> None:
+    """The client's filters, the first of which has to be set last."""
+    warnings.resetwarnings()
+    for action, message, category, module, line in reversed(filters):
+        warnings.filterwarnings(action, message, getattr(builtins, category), module, line)  # type: ignore[arg-type]
 
 
 def _receive_setup(channel: socket.socket) -> dict[str, Any] | None:

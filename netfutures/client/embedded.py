@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import sys
+import warnings
 from typing import Any
 
 from netfutures.limits import EMBEDDED_START_TIMEOUT_S, END_GRACE_S
@@ -125,7 +126,17 @@ class Embedded:
             "sys_path": [str(entry) for entry in sys.path],
             "argv": [str(argument) for argument in getattr(sys, "argv", [])],
             "slots": self._slots,
+            "warnings": _warning_filters(),
         }
+
+
+def _warning_filters() -> list[tuple[str, str, str, str, int]]:
+    """The filters of this process whose category is Python's own, the first one first, as plain values."""
+    return [
+        (action, getattr(message, "pattern", "") or "", category.__name__, getattr(module, "pattern", "") or "", line)
+        for action, message, category, module, line in warnings.filters
+        if isinstance(category, type) and category.__module__ == "builtins"
+    ]
 
 
 def _spawn(channel_fd: int) -> int:

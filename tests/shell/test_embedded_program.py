@@ -47,7 +47,7 @@ class ClientPeer(Inbox):
         command = [sys.executable, "-P", str(PROGRAM), str(theirs.fileno())]
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
         theirs.close()
-        setup = marshal.dumps({"sys_path": sys.path, "argv": ["played"], "slots": 2})
+        setup = marshal.dumps({"sys_path": sys.path, "argv": ["played"], "slots": 2, "warnings": []})
         ours.sendall(len(setup).to_bytes(8, "little") + setup)
         ours.settimeout(LIMIT_S)
         assert ours.recv(5) == b"ready"
