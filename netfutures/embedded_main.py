@@ -109,7 +109,10 @@ class _Cluster:
     def serve(self) -> None:
         """Turns, until the client is gone, or its session is over and the children have ended in good order."""
         broker, worker, link, poller = self._broker, self._worker, self._client_link, self._poller
-        self._channel.send(READY)
+        try:
+            self._channel.send(READY)
+        except OSError:
+            return  # The client is gone already.
         worker.connect()
         gc.freeze()  # What is loaded stays: collections need not look at it again.
         while not self._is_over or worker.core.has_children:
