@@ -2,6 +2,7 @@
 
 import marshal
 import os
+import re
 import select
 import signal
 import socket
@@ -133,10 +134,17 @@ class Embedded:
 def _warning_filters() -> list[tuple[str, str, str, str, int]]:
     """The filters of this process whose category is Python's own, the first one first, as plain values."""
     return [
-        (action, getattr(message, "pattern", "") or "", category.__name__, getattr(module, "pattern", "") or "", line)
+        (action, _pattern(message), category.__name__, _pattern(module), line)
         for action, message, category, module, line in warnings.filters
         if isinstance(category, type) and category.__module__ == "builtins"
     ]
+
+
+def _pattern(wanted: str | re.Pattern[str] | None) -> str:
+    """What a filter wants a text to match; the interpreter's own filters have the text itself."""
+    if wanted is None:
+        return ""
+    return re.escape(wanted) + r"\Z" if isinstance(wanted, str) else wanted.pattern
 
 
 def _spawn(channel_fd: int) -> int:

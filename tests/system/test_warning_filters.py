@@ -24,3 +24,15 @@ def test_children_have_the_client_s_warning_filters() -> None:
     )
     assert told.stdout.splitlines() == ["UserWarning('loud and clear')", "quiet please", "DeprecationWarning('old')"]
     assert told.stderr == ""
+
+
+PLAIN = """
+from netfutures import Executor
+with Executor(1) as ex:
+    print(ex.submit(exec, "import warnings; warnings.warn('old', DeprecationWarning)", {"__name__": "module"}).result())
+"""
+
+
+def test_the_interpreter_s_own_filters_mean_the_same_in_children() -> None:
+    told = subprocess.run([sys.executable, "-c", PLAIN], capture_output=True, text=True, timeout=50)
+    assert (told.stdout, told.stderr) == ("None\n", "")
