@@ -52,6 +52,16 @@ class Running:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.decode()
 
+    def rest(self) -> str:
+        """All that it and its children still print, until each of them has closed the stream."""
+        deadline = time.monotonic() + LIMIT_S
+        while True:
+            assert select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))[0], "it does not end"
+            more = os.read(self._fd, 4096)
+            if not more:
+                return self._buffer.decode()
+            self._buffer += more
+
     def numbers(self) -> list[int]:
         """The next line, as numbers."""
         return [int(word) for word in self.line().split()]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import scripts
-from left_behind import processes_of_this_run
+from left_behind import processes_of_this_run, wait_until_gone
 from netfutures import Executor
 from scripts import Running
 from tasks import double, pid
@@ -96,6 +96,22 @@ def test_a_client_that_is_killed_takes_everything_with_it(folders: dict[str, Pat
 def shared_memory() -> set[str]:
     """Names in it, without the semaphores of the standard library's pools that other tests make."""
     return {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_a_client_that_is_killed_while_its_cluster_starts(folders: dict[str, Path], count: int) -> None:
+    """As soon as there are so many processes: the client, the cluster, the zygote, children."""
+    known = set(processes_of_this_run())
+    text = "from netfutures import Executor; import time; executor = Executor(2)\n"
+    text += "futures = [executor.submit(time.sleep, 1000) for _ in range(9)]; time.sleep(1000)"
+    with scripts.started(folders["script"], text) as client:
+        deadline = time.monotonic() + LIMIT_S
+        while len(set(processes_of_this_run()) - known) < count:
+            assert time.monotonic() < deadline
+        client.process.kill()
+        # Nobody has its output open any more, and nobody has written a word.
+        assert client.rest() == ""
+        assert wait_until_gone(known, END_LIMIT_S) == {}
 
 
 ENDS = {
