@@ -26,7 +26,9 @@ def make_standard(*args: Any, **kwargs: Any) -> cf.ProcessPoolExecutor:
     return cf.ProcessPoolExecutor(*args, **kwargs)
 
 
-@pytest.fixture(params=[make_standard, Executor], ids=["standard", "netfutures"])
+@pytest.fixture(
+    params=[pytest.param(make_standard, marks=pytest.mark.medium), Executor], ids=["standard", "netfutures"]
+)
 def make(request: pytest.FixtureRequest) -> Make:
     found: Make = request.param
     return found
