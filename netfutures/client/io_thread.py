@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _function_of = attrgetter("_function")
 BROKEN = "the pool is broken, and runs no more tasks"
+TASKS_NAMED_MAX = 100
+"""A certificate names at most so many of the tasks that ran."""
 FRAMES_PER_TURN_MAX = 64
 """Messages taken from the broker in one turn, so that submitting goes on meanwhile."""
 
@@ -394,7 +396,13 @@ class IOThread:
             certificate = {"note": "the embedded cluster ended the connection to its client"}
         else:
             certificate["note"] = "the process of the embedded cluster died; all its children ended with it"
+            certificate["tasks"] = self._running_tasks()
         self._perform(self._session.give_up(certificate), now)
+
+    def _running_tasks(self) -> list[int]:
+        """The numbers of the tasks that are known to run, for a certificate."""
+        calls = itertools.chain.from_iterable(segment.calls for segment in self._session.ledger)
+        return [call._number for call in calls if call.running()][:TASKS_NAMED_MAX]
 
     # The end.
 
