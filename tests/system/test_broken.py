@@ -173,12 +173,17 @@ def test_the_death_of_the_embedded_process_breaks_the_pool_at_once(number: signa
     (child,) = gate.wait_started()
     descriptor = os.pidfd_open(child)
     queued = executor.submit(double, 1)
+    limit = time.monotonic() + LIMIT_S
+    while not held.running():
+        assert time.monotonic() < limit
+        os.sched_yield()
     begin = time.monotonic()
     os.kill(cluster, number)
     for future in (held, queued):
         error = future.exception(LIMIT_S)
         assert isinstance(error, BrokenWorkerPool)
         assert f"pid {cluster}" in str(error)
+        assert "pass_gate" in str(error)
     assert time.monotonic() - begin < 2
     assert wait_end(descriptor)
     with pytest.raises(BrokenWorkerPool, match=f"pid {cluster}"):
