@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from gates import LIMIT_S, Gate, pass_gate, tell_start
+from gates import LIMIT_S, Gate, pass_gate, tell_start, wait_running
 from netfutures import Executor
 from netfutures.errors import BrokenWorkerPool, WorkerLost
 from tasks import double, end_process, pid
