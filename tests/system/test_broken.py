@@ -173,10 +173,7 @@ def test_the_death_of_the_embedded_process_breaks_the_pool_at_once(number: signa
     (child,) = gate.wait_started()
     descriptor = os.pidfd_open(child)
     queued = executor.submit(double, 1)
-    limit = time.monotonic() + LIMIT_S
-    while not held.running():
-        assert time.monotonic() < limit
-        os.sched_yield()
+    wait_running(held)
     begin = time.monotonic()
     os.kill(cluster, number)
     for future in (held, queued):
