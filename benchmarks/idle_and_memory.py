@@ -15,7 +15,7 @@ from benchmarks.calls import nap, nothing
 from benchmarks.measure import CHECKOUT, Row, cpu_s, memory_bytes, report, slots, tree
 
 IDLE_S = 10.0
-QUEUED = 100_000
+QUEUED = 30_000
 NAP_S = 4.0
 """How long all slots are busy while tasks are queued behind them and counted."""
 SETTLE_S = 1.5
