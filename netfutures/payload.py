@@ -479,7 +479,7 @@ def _note_argument(error: BaseException, args: tuple[Any, ...], kwargs: dict[str
     for place, value in [*((f"argument {i}", each) for i, each in enumerate(args, 1)), *kwargs.items()]:
         try:
             _dump_in_band(value)
-        except Exception:
+        except Exception:  # Whatever users' reducers raise; the error that is noted has said it already.
             _note(
                 error,
                 f"This is about {place} (a {_type_name(value)}) of {function_name}: it cannot be pickled, so it cannot "
