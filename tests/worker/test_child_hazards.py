@@ -174,7 +174,7 @@ def test_an_interrupt_is_the_running_task_s_and_nobody_else_s(tmp_path: Path) ->
         stage_wait_for_claim(child, 2)
         while not (outcome := interrupt_until_heard(stage, child)):
             continue
-        assert isinstance(outcome[2], KeyboardInterrupt)
+        assert isinstance(outcome[2], KeyboardInterrupt), outcome
         assert stage.call(child, 3, len, "ok") == 2
 
 

@@ -220,7 +220,9 @@ class TaskLoop:
 
 def _failure(stage: int, error: BaseException) -> bytes:
     """The outcome of a task that raised, by how far it had come."""
-    if stage == FUNCTION:
+    if isinstance(error, KeyboardInterrupt):
+        outcome = dump_error(error)  # No fault of the pickle that was being loaded.
+    elif stage == FUNCTION:
         outcome = dump_transfer_error("the function", error)
     elif stage == ARGUMENTS:
         outcome = dump_transfer_error("the arguments", error)
