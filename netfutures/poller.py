@@ -16,6 +16,7 @@ class Poller:
         self._epoll = select.epoll()
         self._watched: dict[int, tuple[int, Callable[[], None]]] = {}
         self._awaiting_room: set[int] = set()
+        self._muted: set[int] = set()
         self._edges: set[int] = set()
         """Those watched edge-triggered that have not hung up."""
 
@@ -32,9 +33,19 @@ class Poller:
     def watch_room(self, fd: int, wanted: bool) -> None:
         """Also calls when an edge-watched descriptor can be written to, as long as that is wanted."""
         if (fd in self._awaiting_room) is not wanted:
-            events = select.EPOLLIN | select.EPOLLET | (select.EPOLLOUT if wanted else 0)
-            self._epoll.modify(fd, events)
             (self._awaiting_room.add if wanted else self._awaiting_room.discard)(fd)
+            self._modify(fd)
+
+    def mute(self, fd: int, wanted: bool) -> None:
+        """Does not call when an edge-watched descriptor is readable, as long as that is wanted."""
+        if (fd in self._muted) is not wanted:
+            (self._muted.add if wanted else self._muted.discard)(fd)
+            self._modify(fd)
+
+    def _modify(self, fd: int) -> None:
+        readable = 0 if fd in self._muted else select.EPOLLIN
+        writable = select.EPOLLOUT if fd in self._awaiting_room else 0
+        self._epoll.modify(fd, select.EPOLLET | readable | writable)
 
     def unwatch(self, fd: int) -> None:
         """Forgets a descriptor, which must still be open; one that is not watched is none of our business."""
@@ -42,6 +53,7 @@ class Poller:
             self._epoll.unregister(fd)
             self._edges.discard(fd)
             self._awaiting_room.discard(fd)
+            self._muted.discard(fd)
 
     def wait(self, timeout_s: float | None) -> bool:
         """Sleeps until something is readable or the time is over, and calls what watches it; whether anything was."""

@@ -13,11 +13,12 @@ from typing import Final
 from netfutures.codec import decode_trusted, encode
 from netfutures.limits import FRAMES_MAX, STREAM_BYTES_MAX
 from netfutures.link import BadMessage, Received
-from netfutures.wire import Envelope, RemoteProtocolError
+from netfutures.wire import Envelope, Message, RemoteProtocolError
 
 _NUMBER: Final = struct.Struct("<I")
 _ONE_FRAME: Final = struct.Struct("<II")
 _BUFFER_BYTES: Final = 256 << 10
+_PEEK_BYTES: Final = 16 << 10
 
 
 class StreamLink:
@@ -110,6 +111,27 @@ class StreamLink:
     def is_ready(self) -> bool:
         """Whether `receive` may have something."""
         return self._is_readable or (self._end != self._start and not self._is_partial)
+
+    def peek(self) -> list[Message]:
+        """What `receive` will return next, if all of it is here and small; it stays there.
+
+        It may be called by another thread than the reader's while that one sleeps.
+        """
+        messages: list[Message] = []
+        if self._start != self._end:
+            return messages
+        try:
+            content = self._socket.recv(_PEEK_BYTES, socket.MSG_PEEK)
+            at = 0
+            while at < len(content):
+                count, size = _ONE_FRAME.unpack_from(content, at)
+                at += _ONE_FRAME.size + size
+                if count != 1 or at > len(content):
+                    return []
+                messages.append(decode_trusted([content[at - size : at]]).message)
+        except (OSError, struct.error, RemoteProtocolError):
+            return []  # The reader will find it, too.
+        return messages
 
     def _read(self) -> None:
         """One read; a short one has emptied the socket, and the next edge will say when there is more."""

@@ -189,7 +189,7 @@ class Future(_base.Future[_T]):
         if watch is None or watch.waiters is None:
             if self._condition is NO_CONDITION:
                 return NO_WAITERS
-            watch = self._watched()
+            watch = self.watched()
         assert watch.waiters is not None
         return watch.waiters
 
@@ -209,7 +209,8 @@ class Future(_base.Future[_T]):
 
     # -- inside
 
-    def _watched(self) -> Watch:
+    def watched(self) -> Watch:
+        """What is needed to wait for it, made if it is not there; for this package only."""
         watch = self._watch
         if watch is None:
             fresh = Watch()
@@ -222,7 +223,7 @@ class Future(_base.Future[_T]):
     def _keep_callback(self, fn: Callable[[Future[_T]], object]) -> bool:
         if self._state not in UNDONE:
             return False
-        watch, callbacks = self._watched(), [fn]
+        watch, callbacks = self.watched(), [fn]
         with lock:
             if self._state not in UNDONE:
                 return False
@@ -235,15 +236,20 @@ class Future(_base.Future[_T]):
     def _wait(self, timeout: float | None) -> None:
         """Return when the future is finished; raise when it is cancelled, or not done in time."""
         if self._state in UNDONE and (timeout is None or timeout > 0):
-            self._refuse_after_fork(self._function)
-            self._sleep_while(lambda: self._state in UNDONE, -1 if timeout is None else timeout)
+            function = self._function
+            self._refuse_after_fork(function)
+            pool = getattr(function, "pool", None)
+            if pool is not None:
+                timeout = pool.glance(self, timeout)
+            if self._state in UNDONE:
+                self._sleep_while(lambda: self._state in UNDONE, -1 if timeout is None else timeout)
         if self._state == FINISHED:
             return
         raise TimeoutError if self._state in UNDONE else CancelledError
 
     def _sleep_while(self, unchanged: Callable[[], bool], timeout_s: float) -> None:
         """A bare lock for each sleeper: a condition would make it queue for a second lock after it was woken."""
-        waker, watch = allocate_lock(), self._watched()
+        waker, watch = allocate_lock(), self.watched()
         waker.acquire()
         woken = False
         try:

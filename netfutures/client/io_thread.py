@@ -28,6 +28,7 @@ from .delivery import Delivery
 from .embedded import Embedded, StartFailed
 from .functions import Function, FunctionTable
 from .future import Future, cancel_returned, fail, mark_running, release_waiters, settle, take_for_sending
+from .glance import NAP_S, Glance
 from .lost import is_loss, lost_error
 from .recalls import Asked, Recalls
 
@@ -80,6 +81,7 @@ class IOThread:
         self._session = session
         self._link: StreamLink | None = None
         self._poller = Poller()
+        self._glance: Glance | None = None
         self._wakeup = _Wakeup()
         self._asked: deque[Asked] = deque()
         self._recalls = Recalls(self.queue)
@@ -106,6 +108,20 @@ class IOThread:
             self.wake()
         if self.has_ended:
             self._fail_queue()
+
+    def glance(self, future: Future[Any], timeout_s: float | None) -> float | None:
+        """Whoever waits for the only task looks at the link for a moment; returns how long they may still wait."""
+        glance = self._glance
+        if glance is None or self._delivery.pending_output:
+            return timeout_s
+        if len(self.queue) + self._session.ledger.awaited - glance.unread > 1:
+            return timeout_s
+        if timeout_s is None:
+            glance.wait(future, None)
+            return None
+        end = time.monotonic() + timeout_s
+        glance.wait(future, timeout_s)
+        return max(0.0, end - time.monotonic())
 
     def wake(self) -> None:
         """Wakes the thread; cleared by the waker, so that a burst wakes it once."""
@@ -184,6 +200,7 @@ class IOThread:
         embedded.launch()
         self._link = StreamLink(embedded.await_ready(), b"broker")
         self._poller.watch(self._link.fd, self._link.mark_readable, edge=True)
+        self._glance = Glance(self._link, self.wake)
         self._poller.watch(self._wakeup.fd, _nothing, edge=True)
         self._poller.watch(embedded.pidfd, self._on_embedded_death)
         now = clock()
@@ -207,13 +224,31 @@ class IOThread:
             if queue and not self._wants_end:
                 self.is_asleep = False  # It waits for room: submits need not wake us.
             release_waiters()
-            self._poller.wait(timeout_s)
+            self._sleep(timeout_s)
             self.is_asleep = False
+
+    def _sleep(self, timeout_s: float | None) -> None:
+        """Until something comes; naps while somebody else looks at the link."""
+        link, glance = self._link, self._glance
+        assert link is not None
+        assert glance is not None
+        glance.unread = 0
+        naps = glance.is_on
+        self._poller.mute(link.fd, naps)
+        if not naps:
+            self._poller.wait(timeout_s)
+            return
+        glance.naps += 1
+        self._poller.wait(NAP_S if timeout_s is None else min(timeout_s, NAP_S))
+        glance.naps += 1
+        link.mark_readable()
 
     def step(self) -> None:
         """One turn: takes what has come, answers who asked, sends what waits."""
         link, session, now = self._link, self._session, clock()
         assert link is not None
+        if self.queue and not self._recalls.hold_until:
+            self._send_some(now)  # First, as somebody may wait for it; what has come can wait.
         self._take_messages(now)
         if link.has_ended and not self._is_leaving and not self.has_ended:
             self._on_embedded_death()
