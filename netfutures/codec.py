@@ -12,15 +12,11 @@ import msgpack
 
 from netfutures.fields import FRAME, Blob, Payload, Reference, integer
 from netfutures.limits import CHUNK_BYTES_MAX, FRAME_BYTES_MIN, FRAMES_MAX
+from netfutures.message import CHECKS, FIELDS, KINDS, MESSAGES, Message
 from netfutures.wire import (
-    CHECKS,
-    FIELDS,
-    KINDS,
-    MESSAGES,
     Chunk,
     Envelope,
     Finished,
-    Message,
     RemoteProtocolError,
     Results,
     Submit,

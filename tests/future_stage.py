@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from netfutures.client.doors import settle_one
 from netfutures.client.functions import Function
-from netfutures.client.future import Future, release_waiters, settle_one
+from netfutures.client.future import Future, release_waiters
 from netfutures.payload import dump_call
 
 LIMIT_S = 20
@@ -22,6 +23,9 @@ class Pool:
     def __init__(self, answer: Callable[[Future[Any]], bool] = lambda future: False) -> None:
         self.answer = answer
         self.asked: list[Future[Any]] = []
+
+    def glance(self, future: Future[Any], timeout_s: float | None) -> float | None:
+        return timeout_s
 
     def recall(self, future: Future[Any]) -> bool:
         self.asked.append(future)

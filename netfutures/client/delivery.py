@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping, Set
 from queue import SimpleQueue
 from typing import Any
 
-from netfutures.client.future import Future, Outcome, settle_one, take_callbacks
+from netfutures.client.doors import Outcome, settle_one
+from netfutures.client.future import Future, take_callbacks
 from netfutures.client.watch import call, release_waiters
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""A concurrent.futures.Future that is light until somebody waits, and the doors by which the I/O thread settles it.
+"""A concurrent.futures.Future that is light until somebody waits.
 
 A pending future holds the bytes of its call; a finished one the bytes of its outcome, until somebody asks: whoever asks
 first unpickles them, once, in their own thread. What is needed to wait (a `Watch`) is made when somebody waits.
@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import os
 from _thread import RLock, allocate_lock, get_ident
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from concurrent.futures import CancelledError, InvalidStateError, _base
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -33,7 +32,6 @@ from .watch import (
     call,
     collect_wakers,
     lock,
-    take_wakers,
 )
 from .watch import release_waiters as release_waiters
 
@@ -124,7 +122,7 @@ class Future(_base.Future[_T]):
                     return False
                 break
             ended = CANCELLED if function is None else CANCELLED_AND_NOTIFIED
-            if _end(self, ended, NOTHING, None, unsent_only=True):
+            if end(self, ended, NOTHING, None, unsent_only=True):
                 break
         release_waiters()
         run_callbacks(self)
@@ -139,7 +137,7 @@ class Future(_base.Future[_T]):
         self._set(ERROR, exception)
 
     def _set(self, form: Form, content: object) -> None:
-        if not _end(self, FINISHED, form, content):
+        if not end(self, FINISHED, form, content):
             raise InvalidStateError(f"{self._state}: {self!r}")
         release_waiters()
         run_callbacks(self)
@@ -330,7 +328,7 @@ class Future(_base.Future[_T]):
 # ---- ending a future ------------------------------------------------------------------------------------------------
 
 
-def _end(
+def end(
     future: Future[Any], state: str, form: Form, content: Any, *, unsent_only: bool = False, defer: bool = False
 ) -> bool:
     """Take a future to its last state and tell who waits; False if it is there already.
@@ -398,106 +396,3 @@ def run_callbacks(future: Future[Any]) -> None:
     """Run the callbacks of a future that is done, unless somebody has."""
     for callback in take_callbacks(future):
         call(callback, future)
-
-
-# ---- doors for the I/O thread ---------------------------------------------------------------------------------------
-
-Outcome = Any
-"""The bytes of an outcome, or an exception that was made here."""
-
-
-def take_for_sending(queue: deque[Future[Any]], count_max: int, bytes_max: int, first_number: int) -> list[Future[Any]]:
-    """Take the next futures from the queue to hand them out, numbered from `first_number`; cancelled ones are dropped.
-
-    Takes at most `count_max`, of at most `bytes_max` bytes together, but one at least, however large. From here on
-    `cancel` must recall them.
-    """
-    taken: list[Future[Any]] = []
-    dropped: list[Future[Any]] = []
-    number, bytes_left = first_number, bytes_max
-    with lock:
-        while queue and len(taken) < count_max:
-            future = queue[0]
-            payload = future._payload
-            if future._state is not PENDING or payload is None:
-                dropped.append(queue.popleft())
-                continue
-            bytes_left -= len(payload)
-            if bytes_left < 0 and taken:
-                break
-            queue.popleft()
-            taken.append(future)
-            if future._state is PENDING:
-                future._number = number
-                number += 1
-            else:
-                dropped.append(taken.pop())
-    return taken
-
-
-def give_back(futures: Iterable[Future[Any]]) -> list[Future[Any]]:
-    """Futures that were recalled from the broker wait in the client again; returns those that are still wanted."""
-    pending = []
-    for future in futures:
-        with lock:
-            if future._state in UNDONE:
-                future._state = PENDING
-                future._number = None
-        if future._state is PENDING:
-            pending.append(future)
-    return pending
-
-
-def cancel_returned(future: Future[Any]) -> bool:
-    """Cancel a future that was recalled with success; True if it has callbacks, which somebody must run."""
-    if not _end(future, CANCELLED_AND_NOTIFIED, NOTHING, None):
-        return False
-    watch = future._watch
-    return watch is not None and bool(watch.callbacks)
-
-
-def mark_running(futures: Iterable[Future[Any]]) -> None:
-    """The broker says that these run."""
-    for future in futures:
-        with lock:
-            if future._state is PENDING:
-                future._state = RUNNING
-
-
-def settle(futures: Sequence[Future[Any]], outcomes: Sequence[Outcome]) -> list[tuple[Future[Any], Outcome]]:
-    """Finish a run of futures with the bytes of their outcomes; what is done already stays as it is.
-
-    Returns, with their outcomes and not settled, those that have callbacks: the delivery thread settles them.
-    """
-    watched: list[tuple[Future[Any], Outcome]] = []
-    with lock:
-        for future, outcome in zip(futures, outcomes, strict=True):
-            watch = future._watch
-            if watch is not None and (watch.condition is not None or watch.callbacks is not None):
-                watched.append((future, outcome))
-                continue
-            state = future._state
-            if state is not PENDING and state is not RUNNING:
-                continue
-            future._payload = outcome
-            future._function = PACKED
-            future._state = FINISHED
-            if watch is not None:
-                take_wakers(watch)
-    return [pair for pair in watched if not settle_one(*pair, defer=True)] if watched else watched
-
-
-def settle_one(future: Future[Any], outcome: Outcome, defer: bool = False) -> bool:
-    """Finish one future with an outcome or an exception; False if it has callbacks and `defer` is asked for."""
-    form = ERROR if isinstance(outcome, BaseException) else PACKED
-    if _end(future, FINISHED, form, outcome, defer=defer):
-        return True
-    return future._state not in UNDONE
-
-
-def fail(
-    futures: Iterable[Future[Any]], make_exception: Callable[[Future[Any]], BaseException]
-) -> list[tuple[Future[Any], Outcome]]:
-    """Finish futures with an exception each; returns those that have callbacks, as `settle` does."""
-    pairs = [(future, make_exception(future)) for future in futures if future._state in UNDONE]
-    return [pair for pair in pairs if not settle_one(*pair, defer=True)]

@@ -14,7 +14,8 @@ from typing import Any, Final
 from netfutures.stream import StreamLink
 from netfutures.wire import Results
 
-from .future import Future, settle
+from .doors import settle
+from .future import Future
 from .lost import is_loss
 
 GLANCE_S: Final = 0.005

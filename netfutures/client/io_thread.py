@@ -25,9 +25,10 @@ from .core.commands import Break, Command, Connected, Ended, GiveBack, MarkRunni
 from .core.ledger import CallRun
 from .core.session import Session
 from .delivery import Delivery
+from .doors import cancel_returned, fail, mark_running, settle, take_for_sending
 from .embedded import Embedded, StartFailed
 from .functions import Function, FunctionTable
-from .future import Future, cancel_returned, fail, mark_running, release_waiters, settle, take_for_sending
+from .future import Future, release_waiters
 from .glance import NAP_S, Glance
 from .lost import is_loss, lost_error
 from .recalls import Asked, Recalls

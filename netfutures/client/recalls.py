@@ -7,7 +7,8 @@ from typing import Any
 
 from netfutures.limits import CANCEL_HOLD_S, CANCEL_HOLD_S_MAX
 
-from .future import Future, cancel_returned, give_back
+from .doors import cancel_returned, give_back
+from .future import Future
 
 
 class Asked:

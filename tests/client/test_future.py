@@ -22,17 +22,9 @@ import pytest
 
 from future_stage import CALL, LIMIT_S, Pool, finish, in_thread, make, sleepers, until
 from netfutures.client import watch as module
+from netfutures.client.doors import cancel_returned, give_back, mark_running, settle, settle_one, take_for_sending
 from netfutures.client.functions import Function
-from netfutures.client.future import (
-    Future,
-    cancel_returned,
-    give_back,
-    mark_running,
-    release_waiters,
-    settle,
-    settle_one,
-    take_for_sending,
-)
+from netfutures.client.future import Future, release_waiters
 from netfutures.errors import TransferError
 from netfutures.payload import Misuse, dump_call, dump_error, dump_value
 

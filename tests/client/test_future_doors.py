@@ -14,13 +14,8 @@ import pytest
 
 from future_stage import LIMIT_S, finish, in_thread, make, until
 from netfutures.client import future as module
-from netfutures.client.future import (
-    fail,
-    release_waiters,
-    settle,
-    settle_one,
-    take_for_sending,
-)
+from netfutures.client.doors import fail, settle, settle_one, take_for_sending
+from netfutures.client.future import release_waiters
 from netfutures.payload import dump_error, dump_value
 
 LOADED: list[str] = []

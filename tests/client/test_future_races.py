@@ -18,15 +18,9 @@ from typing import Any
 import pytest
 
 from netfutures.client.delivery import Delivery
+from netfutures.client.doors import cancel_returned, give_back, settle, take_for_sending
 from netfutures.client.functions import Function
-from netfutures.client.future import (
-    Future,
-    cancel_returned,
-    give_back,
-    release_waiters,
-    settle,
-    take_for_sending,
-)
+from netfutures.client.future import Future, release_waiters
 from netfutures.payload import dump_call, dump_value
 
 LIMIT_S = 20
@@ -66,6 +60,9 @@ class Round:
         self.recalled: deque[Asked] = deque()
         self.failures: list[BaseException] = []
         self.called: list[Any] = []
+
+    def glance(self, future: Future[Any], timeout_s: float | None) -> float | None:
+        return timeout_s
 
     def recall(self, future: Future[Any]) -> bool:
         """As the pool's: the settling thread answers, or nobody does any more."""
@@ -195,6 +192,9 @@ def test_everybody_is_woken_once_and_sees_the_same() -> None:
 
 class Refuses:
     """A pool that can take nothing back."""
+
+    def glance(self, future: Future[Any], timeout_s: float | None) -> float | None:
+        return timeout_s
 
     def recall(self, future: Future[Any]) -> bool:
         return False

@@ -1,8 +1,7 @@
 """Messages become frames and come back; whatever else a peer may send is refused, cheaply, and in one way."""
 
 import tracemalloc
-from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgpack
 import pytest
@@ -21,8 +20,8 @@ from netfutures.limits import (
     RUN_NUMBER_MAX,
     TEXT_CHARACTERS_MAX,
 )
+from netfutures.message import CHECKS, MESSAGES
 from netfutures.wire import (
-    MESSAGES,
     Beat,
     Chunk,
     ClientHello,
@@ -83,9 +82,7 @@ BY_CHECK = {kind.__metadata__[0]: strategy for kind, strategy in STRATEGIES.item
 
 
 def messages_of(kind: type[Message]) -> st.SearchStrategy[Message]:
-    hints = get_type_hints(kind, include_extras=True)
-    names = [each.name for each in fields(kind)]  # type: ignore[arg-type]  # it is a dataclass below `Message`
-    return st.builds(kind, **{name: BY_CHECK[hints[name].__metadata__[0]] for name in names})
+    return st.builds(kind, *[BY_CHECK[check] for check in CHECKS[kind]])
 
 
 messages = st.one_of([messages_of(kind) for kind in MESSAGES.values()])
@@ -317,8 +314,7 @@ GOOD_BY_CHECK = {kind.__metadata__[0]: value for kind, value in GOOD.items()}
 
 @pytest.mark.parametrize("kind", MESSAGES.values(), ids=lambda kind: kind.__name__)
 def test_a_wrong_value_in_any_field_of_any_message_is_refused(kind: type[Message]) -> None:
-    hints = get_type_hints(kind, include_extras=True)
-    checks = [hints[each.name].__metadata__[0] for each in fields(kind)]  # type: ignore[arg-type]  # it is a dataclass
+    checks = CHECKS[kind]
     header, *payload = in_bytes(encode(Envelope(1, 2, 3, kind(*[GOOD_BY_CHECK.get(check, []) for check in checks]))))
     decode([header, *payload])
     for place, check in enumerate(checks, 4):
@@ -405,6 +401,6 @@ def test_a_declared_size_that_is_not_there_allocates_nothing(head: bytes) -> Non
 
 
 def test_a_worker_s_hello_names_all_that_the_broker_has_to_know() -> None:
-    names = [each.name for each in fields(WorkerHello)]
-    assert names[:3] == ["protocol", "worker", "token"]
+    names = WorkerHello.__match_args__
+    assert names[:3] == ("protocol", "worker", "token")
     assert {"held", "finished", "sessions"} <= set(names)

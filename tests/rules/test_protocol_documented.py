@@ -1,12 +1,11 @@
 """`docs/protocol.md` has a section for every message of the wire, with its number and its fields, and for no other."""
 
 import re
-from dataclasses import fields
 from itertools import pairwise
 
 import pytest
 
-from netfutures.wire import MESSAGES
+from netfutures.message import MESSAGES
 from source_files import CHECKOUT, refuse
 
 # A message's heading: its name, then its kind in brackets. A field is named in a row of a table or an item of a list.
@@ -29,10 +28,7 @@ def described(document: str) -> Described:
 
 
 def declared() -> Described:
-    return {
-        message.__name__: (kind, [field.name for field in fields(message)])  # type: ignore[arg-type]  # each is a dataclass
-        for kind, message in MESSAGES.items()
-    }
+    return {message.__name__: (kind, [*message.__match_args__]) for kind, message in MESSAGES.items()}
 
 
 def document_faults(document: str, messages: Described) -> list[str]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import msgpack
 
 from netfutures.codec import encode
-from netfutures.wire import MESSAGES, ClientHello, Envelope, Tasks, WorkerHello
+from netfutures.message import MESSAGES
+from netfutures.wire import ClientHello, Envelope, Tasks, WorkerHello
 
 if TYPE_CHECKING:
     from simulation.faults import Nemesis

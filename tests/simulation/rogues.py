@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from random import Random
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from netfutures import fields as kinds
 from netfutures.limits import PROTOCOL_MAJOR, RUN_NUMBER_MAX
-from netfutures.wire import MESSAGES, ClientHello, Envelope, Message, WorkerHello
+from netfutures.message import MESSAGES
+from netfutures.wire import ClientHello, Envelope, Message, WorkerHello
 from simulation.parties import Peer
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ class Nonsense:
     def message(self, kind: type[Message], **given: Any) -> Message:
         """A message of this kind; the fields that are given, and others made up."""
         hints = get_type_hints(kind, include_extras=True)
-        names = [each.name for each in fields(kind)]  # type: ignore[arg-type]  # all messages are dataclasses
-        return kind(**{name: given[name] if name in given else self._makers[hints[name]]() for name in names})
+        return kind(*[given[name] if name in given else self._makers[hints[name]]() for name in kind.__match_args__])
 
     def number(self) -> int:
         """A number: small, as those of tasks and dispatches are here, or at the end of what there is."""
@@ -124,8 +123,8 @@ class Rogue(Peer):
 
     def _word(self) -> Message:
         kind = self.timeline.random.choice([kind for kind in MESSAGES.values() if kind not in HELLOS])
-        names = {each.name for each in fields(kind)}  # type: ignore[arg-type]  # all messages are dataclasses
-        return self._nonsense.message(kind, **({"credit_tasks": 0} if "credit_tasks" in names else {}))
+        given = {"credit_tasks": 0} if "credit_tasks" in kind.__match_args__ else {}
+        return self._nonsense.message(kind, **given)
 
     def _say(self, message: Message) -> None:
         self._sequence += 1

@@ -74,11 +74,11 @@ def test_what_goes_to_descriptors_comes_before_the_result(tmp_path: Path) -> Non
         for index in range(1, 6):
             stage.give(child, index, write)
             heard = stage.hear(child, lambda heard: isinstance(heard[-1], Results))
-            assert text_of([each for each in heard if isinstance(each, Output) and not each.index]) == (
+            assert text_of([each for each in heard if isinstance(each, Output) and not each.task_index]) == (
                 "by descriptor\nby program\n"
             )
             assert text_of(heard, 2) == "error\n"
-            assert text_of([each for each in heard if isinstance(each, Output) and each.index]) == "and by print\n"
+            assert text_of([each for each in heard if isinstance(each, Output) and each.task_index]) == "and by print\n"
 
 
 @in_own_process

@@ -170,7 +170,7 @@ def test_what_a_dead_child_has_finished_is_harvested(tmp_path: Path) -> None:
         assert wait_readable(child.pidfd)
         heard = child.harvest()
         assert results_of(heard) == {1: 1, 2: 2, 3: 3, 4: 4}
-        assert [record.index for record in heard[:5]] == [1, 2, 3, 4, 5]
+        assert [record.task_index for record in heard[:5]] == [1, 2, 3, 4, 5]
         assert child.claim() == 5
         assert child.revoke().unread == [11]
         assert child.receive() == [HungUp()]

@@ -14,7 +14,6 @@ holds the results of one packet: the index of the first, then one bin each, so i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgpack
@@ -69,16 +68,14 @@ STDOUT: Final = 1
 STDERR: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """The child is prepared and waits for tasks."""
 
     pid: int
     exact: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The initializer raised; the child ends by itself."""
 
     text: str
@@ -92,32 +89,28 @@ class Results(NamedTuple):
     microseconds: int  # of the whole packet, 0 when harvested
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(NamedTuple):
     """The task `index` and the later ones of its packet have not started and never will."""
 
-    index: int
+    task_index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """What the task `index` (0: none that is known) wrote to stream 1 or 2."""
 
-    index: int
+    task_index: int
     stream: int
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class HungUp:
+class HungUp(NamedTuple):
     """The child holds its results socket no more (it died, or ran exec); stop watching `results_fd`."""
 
 
 Record: TypeAlias = Ready | Failed | Results | Stopped | Output | HungUp
 
 
-@dataclass(frozen=True, slots=True)
-class Revoked:
+class Revoked(NamedTuple):
     """What a take-back found: nothing above `claim` and from the limit on will ever start."""
 
     claim: int
@@ -126,8 +119,7 @@ class Revoked:
     functions: list[int]  # numbers of FUNCTION packets that were read back, in order; give them again before use
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(NamedTuple):
     """How a child ended: by exit code or by signal; neither when somebody else has reaped it."""
 
     code: int | None

@@ -1,6 +1,5 @@
 """What the broker's core tells its shell to do, and the gauges that it shows."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from netfutures.wire import Envelope
@@ -28,19 +27,20 @@ class SessionEnded(NamedTuple):
 Command = Send | Note | SessionEnded
 
 
-@dataclass(slots=True)
 class Counters:
     """What happened since the start."""
 
-    done_tasks: int = 0
-    stale_messages: int = 0
-    stale_outcomes: int = 0
-    gaps: int = 0
-    refused: int = 0
+    __slots__ = ("done_tasks", "gaps", "refused", "stale_messages", "stale_outcomes")
+
+    def __init__(self) -> None:
+        self.done_tasks = 0
+        self.stale_messages = 0
+        self.stale_outcomes = 0
+        self.gaps = 0
+        self.refused = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(NamedTuple):
     """Gauges and counters of the broker."""
 
     sessions: int

@@ -1,7 +1,6 @@
 """What the client's core tells its shell to do, and the gauges that it shows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from netfutures.fields import Payload
@@ -62,8 +61,7 @@ class Ended(NamedTuple):
 Command: TypeAlias = Send | Settle | MarkRunning | Print | GiveBack | Break | Connected | Ended
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(NamedTuple):
     """Gauges and counters of the client."""
 
     awaited_tasks: int

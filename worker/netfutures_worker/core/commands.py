@@ -1,7 +1,6 @@
 """What the worker's core tells its shell to do, and the gauges that it shows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
 from netfutures.fields import Payload
@@ -127,8 +126,7 @@ Command: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(NamedTuple):
     """Gauges of the worker."""
 
     slots: int
