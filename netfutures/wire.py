@@ -33,6 +33,7 @@ from netfutures.fields import (
     Version,
     Word,
 )
+from netfutures.message import MESSAGES as MESSAGES
 from netfutures.message import Message as Message
 
 

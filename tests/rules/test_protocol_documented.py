@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from netfutures.message import MESSAGES
+from netfutures.wire import MESSAGES
 from source_files import CHECKOUT, refuse
 
 # A message's heading: its name, then its kind in brackets. A field is named in a row of a table or an item of a list.

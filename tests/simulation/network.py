@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import msgpack
 
 from netfutures.codec import encode
-from netfutures.message import MESSAGES
-from netfutures.wire import ClientHello, Envelope, Tasks, WorkerHello
+from netfutures.wire import MESSAGES, ClientHello, Envelope, Tasks, WorkerHello
 
 if TYPE_CHECKING:
     from simulation.faults import Nemesis

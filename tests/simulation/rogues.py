@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from netfutures import fields as kinds
 from netfutures.limits import PROTOCOL_MAJOR, RUN_NUMBER_MAX
-from netfutures.message import MESSAGES
-from netfutures.wire import ClientHello, Envelope, Message, WorkerHello
+from netfutures.wire import MESSAGES, ClientHello, Envelope, Message, WorkerHello
 from simulation.parties import Peer
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from netfutures.codec import decode, decode_trusted
-from netfutures.message import MESSAGES
-from netfutures.wire import Acknowledge, Beat
+from netfutures.wire import MESSAGES, Acknowledge, Beat
 from simulation.auditor import Auditor, Fault
 from simulation.calls import Call
 from simulation.child import Nature

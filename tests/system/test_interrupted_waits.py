@@ -8,7 +8,7 @@ SCRIPT = """
 import random, signal
 from netfutures import Executor
 
-class Alarm(Exception):
+class Alarm(KeyboardInterrupt):
     pass
 
 def ring(*_):
@@ -36,7 +36,7 @@ print("done")
 """
 
 
-def test_exceptions_of_a_signal_handler_hit_lone_waits_anywhere(tmp_path: Path) -> None:
+def test_interrupts_hit_lone_waits_anywhere(tmp_path: Path) -> None:
     done = run(tmp_path, SCRIPT)
     assert done.output == "done\n", done.errors
     assert done.status == 0
