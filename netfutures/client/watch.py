@@ -7,7 +7,30 @@ from collections.abc import Callable
 from concurrent.futures._base import LOGGER
 from typing import Any, Final
 
-lock = RLock()
+_inner = RLock()
+
+
+class _Lock:
+    """An RLock for `with`, which an interrupt cannot leave locked.
+
+    From Python 3.14 on a signal's handler may run, and raise, between an `__enter__` written in C and the body: then
+    nobody would release. After an `__enter__` in Python that cannot be; an `__exit__` in C has released before.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        try:
+            _inner.acquire()
+        except BaseException:
+            if _inner._is_owned():  # type: ignore[attr-defined]  # the standard library's conditions ask for it, too
+                _inner.release()
+            raise
+
+    __exit__ = _inner.__exit__
+
+
+lock = _Lock()
 """The innermost lock; see the house rules in `netfutures.client.future`."""
 _to_wake: deque[Any] = deque()
 """Locks of those who sleep in `result` and whose futures are done; `release_waiters` releases them."""
@@ -112,7 +135,7 @@ def release_waiters() -> None:
 
 def _renew_lock() -> None:
     """In a forked copy a lock that another thread held would stay locked for ever."""
-    getattr(lock, "_at_fork_reinit")()  # noqa: B009 (the type stubs do not know it)
+    getattr(_inner, "_at_fork_reinit")()  # noqa: B009 (the type stubs do not know it)
     _to_wake.clear()
 
 
