@@ -282,3 +282,28 @@ def test_a_child_that_does_not_read_is_ended_when_its_socket_is_full(tmp_path: P
             child.give_tasks(1, index, [dump_call((bytes(60_000),), {})])
         assert stage.death(child) == Exit(None, signal.SIGKILL)
         assert "60" in child.fault
+
+
+@in_own_process
+def test_a_child_that_cannot_be_watched_is_ended_and_told(tmp_path: Path) -> None:
+    import resource
+
+    import pytest
+
+    from netfutures_worker.zygote import ChildNotStarted
+
+    with staged() as stage:
+        child = stage.kind.request(stage.zygote, 0)
+        assert wait_readable(stage.zygote)
+        pid = stage.zygote.receive()
+        assert pid
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+        with pytest.raises(ChildNotStarted, match="open files"):
+            child.started(pid)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert not os.path.exists(f"/proc/{pid}")
+        child.close()
+        assert stage.call(stage.start(), 1, len, "ok") == 2

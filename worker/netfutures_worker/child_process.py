@@ -111,9 +111,18 @@ class ChildProcess:
         return cls(zygote, slot)
 
     def started(self, pid: int) -> None:
-        """The zygote has answered: watch the process. Then `prepare()`."""
+        """The zygote has answered: watch the process. Then `prepare()`.
+
+        Raises ChildNotStarted, and ends the process, when there is no descriptor left to watch it by.
+        """
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)  # It is a child of this process and not reaped, so the pid is still its own.
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+            raise ChildNotStarted(f"no child for slot {self.slot}, as it could not be watched: {error}") from error
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
         if self._doomed:
             self.kill()
 

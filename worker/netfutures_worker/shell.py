@@ -171,15 +171,17 @@ class WorkerShell:
         """The zygote has answered: a child lives, or could not be started."""
         now = self._clock()
         while self._requested:
+            child, initializer = self._requested[0]
             try:
                 pid = self._zygote.receive()
+                if pid is None:
+                    break
+                child.started(pid)
             except ChildNotStarted as error:
-                self._bury(self._requested.popleft()[0], {"note": str(error)}, now)
+                self._requested.popleft()
+                self._bury(child, {"note": str(error)}, now)
                 continue
-            if pid is None:
-                break
-            child, initializer = self._requested.popleft()
-            child.started(pid)
+            self._requested.popleft()
             child.prepare(initializer)
             self._watch_output(child, True)
             self._poller.watch(child.pidfd, partial(self._on_death, child))
