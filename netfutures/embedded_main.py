@@ -43,7 +43,7 @@ def main() -> None:
         zygote = start_zygote()
     cluster = _Cluster(setup, zygote, channel, client_fd)
     # The client's pidfd says first that it is gone; this is for the case that the loop does not get to look at it.
-    signal.signal(signal.SIGTERM, cluster.leave)
+    signal.signal(signal.SIGTERM, _noted)
     die_with_parent(signal.SIGTERM)
     if os.getppid() != client:
         return
@@ -53,6 +53,10 @@ def main() -> None:
         sys.exit(f"netfutures: {error}")
     finally:
         cluster.end()
+
+
+def _noted(*_: object) -> None:
+    """A signal breaks nothing off: the byte that the interpreter writes for it wakes the loop, which leaves."""
 
 
 def _take_warning_filters(filters: list[tuple[str, str, str, str, int]]) -> None:
@@ -105,6 +109,10 @@ class _Cluster:
         self._client_fd = client_fd
         self._is_ending = False
         self._poller.watch(client_fd, self.leave)
+        self._signals_fd, written_fd = os.pipe()
+        os.set_blocking(written_fd, False)
+        signal.set_wakeup_fd(written_fd, warn_on_full_buffer=False)
+        self._poller.watch(self._signals_fd, self.leave)
 
     def serve(self) -> None:
         """Turns, until the client is gone, or its session is over and the children have ended in good order."""
@@ -136,11 +144,8 @@ class _Cluster:
     def _session_ended(self, session: bytes) -> None:
         self._is_over = True
 
-    def leave(self, *_: object) -> None:
-        """The client is gone, or this is told to end: nobody wants anything of it any more.
-
-        The kernel sends a signal for each thread of the client that dies: only the first one breaks off what goes on.
-        """
+    def leave(self) -> None:
+        """The client is gone, or this is told to end: nobody wants anything of it any more."""
         if not self._is_ending:
             self._is_ending = True
             sys.exit(0)
@@ -148,7 +153,8 @@ class _Cluster:
     def end(self) -> None:
         """Kills what still runs, and leaves no process and no file behind."""
         self._is_ending = True
-        self._poller.unwatch(self._client_fd)  # It stays readable, and would never let the poller sleep.
+        for fd in (self._client_fd, self._signals_fd):  # They stay readable, and would never let the poller sleep.
+            self._poller.unwatch(fd)
         deadline = _clock() + END_TIMEOUT_S
         worker = self._worker
         worker.end_children()

@@ -10,6 +10,7 @@ import array
 import contextlib
 import mmap
 import os
+import select
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,7 @@ _RIGHTS_BYTES: Final = socket.CMSG_LEN(4)
 _READ_BACK_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 _SO_SNDBUFFORCE: Final = 32
 _BIN_HEAD_BYTES: Final = 5
+_ENDING_MS: Final = 50
 _PF_EXITING: Final = 0x4
 
 
@@ -267,6 +269,10 @@ class ChildProcess:
                 flags = int(file.read().rpartition(b")")[2].split()[6])
         except (FileNotFoundError, ProcessLookupError):
             return True
+        except OSError:  # No descriptor is left to look with, but one that ends is dead in a moment.
+            poll = select.poll()
+            poll.register(self.pidfd, select.POLLIN)
+            return bool(poll.poll(_ENDING_MS))
         return bool(flags & _PF_EXITING)
 
     def _broken(self, error: PacketBroken) -> list[Record]:
